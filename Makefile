@@ -1,0 +1,36 @@
+PYTHON ?= python3
+PIP = -m pip --disable-pip-version-check --quiet
+SOURCES = pyproject.toml constraints.txt
+
+.PHONY: demo test wheel clean
+
+demo: .venv/.ready ## Route 25 prompts through both adapters; no key, no download, no torch
+	.venv/bin/prefroute demo
+
+test: .venv-test/.ready ## Lint, type-check and run the tests
+	.venv-test/bin/python -m ruff check .
+	.venv-test/bin/python -m ruff format --check .
+	.venv-test/bin/python -m mypy
+	.venv-test/bin/python -m pytest $(ARGS)
+
+wheel: .venv-test/.ready ## Build the wheel and the source distribution into dist/
+	.venv-test/bin/python -m build
+
+clean:
+	rm -rf .venv .venv-test dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.ready: $(SOURCES)
+	$(call environment,.venv)
+	.venv/bin/python $(PIP) install -c constraints.txt -e '.[langchain,llamaindex]'
+	touch $@
+
+.venv-test/.ready: $(SOURCES)
+	$(call environment,.venv-test)
+	.venv-test/bin/python $(PIP) install -c constraints.txt -e '.[langchain,llamaindex]' --group dev
+	touch $@
+
+define environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "prefroute needs Python 3.11 or later, $(PYTHON) is %d.%d; set PYTHON=" % sys.version_info[:2])'
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/python $(PIP) install -c constraints.txt pip
+endef

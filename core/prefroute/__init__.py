@@ -1,0 +1,41 @@
+"""Learned routing between a strong and a weak chat model."""
+
+from prefroute._version import __version__
+from prefroute.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    PersistenceError,
+    PrefrouteError,
+    PromptTypeError,
+    RouterError,
+    RouterNotFoundError,
+    RouterTimeoutError,
+    ScoreError,
+    ThresholdError,
+)
+from prefroute.persistence import load_router
+from prefroute.router import Router
+from prefroute.stats import RoutingStats, StatsSnapshot
+from prefroute.types import OnError, Reason, Route, RoutingDecision
+
+__all__ = [
+    "ConfigurationError",
+    "MissingExtraError",
+    "OnError",
+    "PersistenceError",
+    "PrefrouteError",
+    "PromptTypeError",
+    "Reason",
+    "Route",
+    "Router",
+    "RouterError",
+    "RouterNotFoundError",
+    "RouterTimeoutError",
+    "RoutingDecision",
+    "RoutingStats",
+    "ScoreError",
+    "StatsSnapshot",
+    "ThresholdError",
+    "__version__",
+    "load_router",
+]

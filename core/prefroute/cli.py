@@ -1,0 +1,229 @@
+"""The `prefroute` command. The only module that prints."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefroute import __version__
+from prefroute.errors import ConfigurationError, MissingExtraError, PrefrouteError
+from prefroute.persistence import load_router
+from prefroute.router import as_prompts
+from prefroute.stats import RoutingStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.table import Table
+
+    from prefroute.demo import AdapterRun
+    from prefroute.router import Router
+    from prefroute.types import RoutingDecision
+
+# typer carries its own copy of click from some release on, so click's class is found through typer.
+_USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+_ADAPTERS = ("langchain_router", "llamaindex_router")
+_CHUNK = 256
+_INTERRUPTED = 130
+
+# RouteLLM (arXiv 2406.18665), section 5: dollars per million tokens, GPT-4 and Mixtral 8x7B.
+_STRONG_PRICE, _WEAK_PRICE = 24.7, 0.24
+
+_SNIPPET = """\
+from langchain_openai import ChatOpenAI
+from langchain_router import RoutedChatModel, StrongCallRateHandler
+rate = StrongCallRateHandler()
+chat = RoutedChatModel(strong=ChatOpenAI(model="STRONG"), weak=ChatOpenAI(model="WEAK"))
+print(chat.invoke("Why is the sky blue?", config={"callbacks": [rate]}).text)
+print(f"strong-call rate: {rate.strong_rate:.0%}")"""
+
+app = typer.Typer(
+    help="Learned routing between a strong and a weak chat model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RouterOption = Annotated[
+    str | None, typer.Option("--router", help="Folder or hub id of a saved router; without it, the bundled default.")
+]
+
+
+def main() -> None:
+    """Run the command; whatever goes wrong is one line on stderr and a non-zero exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except _USAGE_ERROR as error:
+        _fail(error.format_message(), error.exit_code)
+    except PrefrouteError as error:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has gone (`| head`). Python would complain once more when it flushes stdout at exit.
+        sys.stdout = None
+        sys.exit(1)
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stderr.write(f"prefroute: {' '.join(message.split())}\n")
+    sys.exit(status)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag's value
+    if wanted:
+        typer.echo(f"prefroute {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Learned routing between a strong and a weak chat model."""
+
+
+@app.command()
+def route(
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT...", help="Prompts; without any, stdin is read, one per line, blank lines skipped."
+        ),
+    ] = None,
+    router: RouterOption = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Scores at or above it go strong; any finite number. Without it, the router's own."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a prompt.")] = False,
+) -> None:
+    """Say where prompts would go. No model is called."""
+    chosen = load_router(router)
+    stats = RoutingStats()
+    decided = _decide(chosen, prompts or _stdin_lines(), threshold, stats)
+    first = next(decided, None)
+    if first is None:
+        msg = "no prompts: give them as arguments, or one per line on stdin"
+        raise ConfigurationError(msg)
+    decided = chain([first], decided)
+    if as_json:
+        for prompt, decision in decided:
+            fields = {name: getattr(decision, name) for name in ("score", "threshold", "route", "reason")}
+            typer.echo(json.dumps({"prompt": prompt, **fields}))
+    else:
+        _print(_decision_table(decided))
+        _print(_rate_line(stats))
+
+
+@app.command()
+def demo(
+    router: RouterOption = None,
+    strong: Annotated[str | None, typer.Option(help="A real strong model, such as openai:NAME.")] = None,
+    weak: Annotated[str | None, typer.Option(help="A real weak model, such as openai:NAME.")] = None,
+) -> None:
+    """Route about 25 prompts through every installed adapter; offline unless real models are named."""
+    from prefroute.demo import PROMPTS
+
+    if (strong is None) != (weak is None):
+        msg = "--strong and --weak go together: name both models, or neither for offline stand-ins"
+        raise ConfigurationError(msg)
+    chosen = load_router(router)
+    _print("Real models answer; each prompt is one paid call an adapter." if strong else _OFFLINE_NOTE)
+    runs: list[AdapterRun] = []
+    for adapter in _ADAPTERS:
+        try:
+            runs.append(importlib.import_module(f"{adapter}.demo").run(PROMPTS, chosen, strong=strong, weak=weak))
+        except MissingExtraError as error:
+            _print(f"Left out: {error}")
+    decisions = runs[0].decisions if runs else chosen.route_batch(PROMPTS)
+    answers = runs[0].answers if runs and strong else None
+    _print(_decision_table(zip(PROMPTS, decisions, strict=True), answers))
+    for run in runs:
+        _print(f"{run.framework}: strong-call rate {run.strong_rate:.0%} over {len(run.decisions)} prompts")
+    if not runs:
+        _print("No adapter is installed; the router alone was asked.")
+    _print(_threshold_table(decisions))
+    _print(f"\nWith real models (pip install 'prefroute[langchain]' langchain-openai):\n\n{_SNIPPET}")
+
+
+_OFFLINE_NOTE = "No model is called: offline stand-ins answer, labelled as such. The routing is real."
+
+
+def _decide(
+    router: Router, prompts: Iterable[str], threshold: float | None, stats: RoutingStats
+) -> Iterator[tuple[str, RoutingDecision]]:
+    """Pairs of prompt and decision, a chunk at a time, so that a long file neither waits nor fills memory."""
+    remaining = iter(prompts)
+    while chunk := as_prompts(list(islice(remaining, _CHUNK))):
+        yield from zip(chunk, router.route_batch(chunk, threshold, stats=stats), strict=True)
+
+
+def _stdin_lines() -> Iterator[str]:
+    if sys.stdin is None or sys.stdin.isatty():
+        return
+    for line in sys.stdin.buffer:
+        text = line.decode("utf-8", "replace").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").strip("\r\n")
+        if text.strip():
+            yield text
+
+
+def _print(item: str | Table) -> None:
+    from rich.console import Console
+
+    # Prompts are not markup: "[/]" in one must neither vanish nor raise.
+    Console(highlight=False, markup=False, soft_wrap=isinstance(item, str)).print(item)
+
+
+def _decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Sequence[str] | None = None) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("prompt", "score", "route", *(["answer"] if answers else []))
+    for column in (table.columns[0], *table.columns[3:]):
+        column.no_wrap, column.overflow, column.ratio = True, "ellipsis", 1
+    for index, (prompt, decision) in enumerate(decided):
+        score = "-" if decision.score is None else f"{decision.score:.3f}"
+        shown = [prompt, *([answers[index]] if answers else [])]
+        first, *rest = [Text(" ".join(text.split())) for text in shown]
+        table.add_row(first, score, decision.route, *rest)
+    return table
+
+
+def _rate_line(stats: RoutingStats) -> str:
+    strong, total = stats.snapshot()["by_route"]["strong"], stats.total
+    return f"strong-call rate {strong}/{total} = {strong / total:.0%}"
+
+
+def _threshold_table(decisions: Sequence[RoutingDecision]) -> Table:
+    """Strong-call rate of the demo's prompts at three thresholds, and what it saves."""
+    import numpy as np
+    from rich.table import Table
+
+    scores = np.array([decision.score for decision in decisions if decision.score is not None])
+    low, high = np.quantile(scores, (0.25, 0.75)) if scores.size else (0.0, 1.0)
+    thresholds = (
+        (decisions[0].threshold, "the router's own"),
+        (float(low), "three quarters of these prompts strong"),
+        (float(high), "one quarter of these prompts strong"),
+    )
+    table = Table("threshold", "strong-call rate", "saving against all strong", title="What the threshold does")
+    for threshold, meaning in sorted(thresholds):
+        rate = float(np.mean(scores >= threshold)) if scores.size else 1.0
+        saving = (1 - rate) * (1 - _WEAK_PRICE / _STRONG_PRICE)
+        table.add_row(f"{threshold:.3f} ({meaning})", f"{rate:.0%}", f"{saving:.0%}")
+    table.caption = (
+        f"Saving at ${_STRONG_PRICE} and ${_WEAK_PRICE} per million tokens (RouteLLM, arXiv 2406.18665), "
+        "equally long answers."
+    )
+    return table

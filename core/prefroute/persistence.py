@@ -1,0 +1,259 @@
+"""Saved routers: a folder with `config.json` and safetensors, never pickle.
+
+`config.json` holds `format`, `format_version`, `router_type`, `prefroute_version`, `threshold` and the
+router's own `settings`; `router.safetensors` holds its arrays. Parts that are saved on their own, such as
+an embedder, have a folder of the same form below it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefroute.errors import PersistenceError, RouterNotFoundError
+from prefroute.router import Router, as_threshold
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+TENSORS_FILE = "router.safetensors"
+DEFAULT_ROUTER = Path(__file__).parent / "pretrained" / "default"
+
+_ROUTER_CLASSES = {
+    "matrix-factorization": "prefroute.routers.matrix_factorization:MatrixFactorizationRouter",
+}
+"""Where the class of each `router_type` stands; imported only when such a router is loaded."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRouter:
+    """What a router is made of on disk.
+
+    Attributes:
+        settings: JSON-safe settings.
+        tensors: Arrays by name.
+    """
+
+    settings: dict[str, Any]
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def load_router(name_or_path: str | Path | None = None, *, expected: type[Router] | None = None) -> Router:
+    """Load a router; a local folder first, then the Hugging Face hub.
+
+    Args:
+        name_or_path: A folder written by `save_pretrained`, a hub id such as `owner/name`, or None (also
+            `"default"`) for the router that comes with the package, which needs no network.
+        expected: Class to load it as when its `router_type` is not one of prefroute's own.
+
+    Returns:
+        The router, with the default threshold it was saved with.
+
+    Raises:
+        RouterNotFoundError: There is no such folder and it cannot be fetched from the hub.
+        PersistenceError: The folder does not hold a router that this version reads.
+    """
+    folder = _locate(name_or_path)
+    config = read_config(folder)
+    router_class = _router_class(folder, config, expected)
+    settings = config.get("settings")
+    if not isinstance(settings, dict):
+        msg = f"{folder / CONFIG_FILE}: settings must be an object, got {type(settings).__name__}"
+        raise PersistenceError(msg)
+    tensors = read_tensors(folder / TENSORS_FILE) if (folder / TENSORS_FILE).is_file() else {}
+    router = router_class._from_saved(SavedRouter(settings=settings, tensors=tensors), folder)  # noqa: SLF001 - its hook
+    if config.get("threshold") is not None:
+        try:
+            router.threshold = as_threshold(config["threshold"])
+        except ValueError as error:
+            msg = f"{folder / CONFIG_FILE}: {error}"
+            raise PersistenceError(msg) from error
+    return router
+
+
+def save_router(router: Router, path: str | Path) -> None:
+    """Write a router to a folder; see `Router.save_pretrained`."""
+    if not router.router_type:
+        # The base hook's message says what is missing.
+        router._to_saved(Path(path))  # noqa: SLF001 - its hook
+        msg = f"{type(router).__name__} cannot be saved: its router_type is empty"
+        raise PersistenceError(msg)
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = router._to_saved(folder)  # noqa: SLF001 - its hook
+        threshold = None if router.threshold is None else as_threshold(router.threshold)
+        if saved.tensors:
+            write_tensors(folder / TENSORS_FILE, saved.tensors)
+        # Last, so that a folder without it was not written to the end.
+        write_config(folder, {"router_type": router.router_type, "threshold": threshold, "settings": saved.settings})
+    except OSError as error:
+        msg = f"cannot write the router to {folder}: {error}"
+        raise PersistenceError(msg) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `config.json` of a saved router or part.
+
+    Args:
+        folder: Where it lies.
+
+    Returns:
+        Its fields.
+
+    Raises:
+        RouterNotFoundError: There is none.
+        PersistenceError: It is not JSON, not ours, or of a later format.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        msg = f"{folder} holds no saved router: {CONFIG_FILE} is missing (found: {', '.join(held[:8]) or 'nothing'})"
+        raise RouterNotFoundError(msg) from None
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise PersistenceError(msg) from error
+    if not isinstance(config, dict) or config.get("format") != "prefroute":
+        msg = f'{path} is not of prefroute: "format" should be "prefroute"'
+        raise PersistenceError(msg)
+    version = config.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        msg = f"{path} has format_version {version!r}, this prefroute reads 1 to {FORMAT_VERSION}; update prefroute"
+        raise PersistenceError(msg)
+    return config
+
+
+def write_config(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Write `config.json` of a router or part, with the format fields added."""
+    from prefroute import __version__
+
+    header = {"format": "prefroute", "format_version": FORMAT_VERSION, "prefroute_version": __version__}
+    text = json.dumps(header | dict(fields), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(folder / CONFIG_FILE, text.encode())
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        PersistenceError: It is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"{path} cannot be read: {error}; save the router again or fetch the folder anew"
+        raise PersistenceError(msg) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to a safetensors file."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    # safetensors writes the memory as it lies, so a transposed view would come back scrambled.
+    write_atomically(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is never seen half written; an earlier one survives a failure."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    written = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes files that only their owner may read; a saved router gets the usual permissions.
+        umask = os.umask(0)
+        os.umask(umask)
+        written.chmod(0o666 & ~umask)
+        written.replace(path)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+
+
+def validated(model: type[T], fields: object, source: Path) -> T:
+    """Build a settings dataclass from untrusted JSON.
+
+    Args:
+        model: A dataclass; its annotations are enforced.
+        fields: What the file holds.
+        source: The file, for the message.
+
+    Returns:
+        The settings.
+
+    Raises:
+        PersistenceError: A field is missing, unknown or of the wrong type; says which.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.dataclasses import dataclass as checked
+
+    strict: type[T] = checked(model, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
+    try:
+        return TypeAdapter(strict).validate_python(fields)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        msg = f"{source}: {problems}"
+        raise PersistenceError(msg) from error
+
+
+def _router_class(folder: Path, config: Mapping[str, Any], expected: type[Router] | None) -> type[Router]:
+    name = config.get("router_type")
+    if isinstance(name, str) and name in _ROUTER_CLASSES:
+        module, _, attribute = _ROUTER_CLASSES[name].partition(":")
+        found: type[Router] = getattr(import_module(module), attribute)
+        return found
+    if expected is not None and name and expected.router_type == name:
+        return expected
+    msg = (
+        f"{folder / CONFIG_FILE} has router_type {name!r}; known: {', '.join(_ROUTER_CLASSES)}. "
+        "A router of your own is loaded with its class's from_pretrained"
+    )
+    raise PersistenceError(msg)
+
+
+def _locate(name_or_path: str | Path | None) -> Path:
+    if name_or_path is None or name_or_path == "default":
+        return DEFAULT_ROUTER
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path):
+        return _from_hub(name_or_path)
+    msg = f"no saved router at {name_or_path!s}: not a folder, and not a hub id of the form owner/name"
+    raise RouterNotFoundError(msg)
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        msg = f"no folder {repository}, and the hub did not give a router of that name: {type(error).__name__}: {error}"
+        raise RouterNotFoundError(msg) from error
