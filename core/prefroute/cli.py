@@ -35,13 +35,14 @@ _INTERRUPTED = 130
 # RouteLLM (arXiv 2406.18665), section 5: dollars per million tokens, GPT-4 and Mixtral 8x7B.
 _STRONG_PRICE, _WEAK_PRICE = 24.7, 0.24
 
-_SNIPPET = """\
-from langchain_openai import ChatOpenAI
-from langchain_router import RoutedChatModel, StrongCallRateHandler
-rate = StrongCallRateHandler()
-chat = RoutedChatModel(strong=ChatOpenAI(model="STRONG"), weak=ChatOpenAI(model="WEAK"))
-print(chat.invoke("Why is the sky blue?", config={"callbacks": [rate]}).text)
-print(f"strong-call rate: {rate.strong_rate:.0%}")"""
+_SNIPPET = (
+    "from langchain_openai import ChatOpenAI",
+    "from langchain_router import RoutedChatModel, StrongCallRateHandler",
+    "rate = StrongCallRateHandler()",
+    'chat = RoutedChatModel(strong=ChatOpenAI(model="STRONG"), weak=ChatOpenAI(model="WEAK"))',
+    'print(chat.invoke("Why is the sky blue?", config={"callbacks": [rate]}).text)',
+    'print(f"strong-call rate: {rate.strong_rate:.0%}")',
+)
 
 app = typer.Typer(
     help="Learned routing between a strong and a weak chat model.",
@@ -154,7 +155,8 @@ def demo(
     if not runs:
         _print("No adapter is installed; the router alone was asked.")
     _print(_threshold_table(decisions))
-    _print(f"\nWith real models (pip install 'prefroute[langchain]' langchain-openai):\n\n{_SNIPPET}")
+    _print("\nWith real models (pip install 'prefroute[langchain]' langchain-openai):\n")
+    _print("\n".join(_SNIPPET))
 
 
 _OFFLINE_NOTE = "No model is called: offline stand-ins answer, labelled as such. The routing is real."
@@ -189,7 +191,7 @@ def _decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Seq
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("prompt", "score", "route", *(["answer"] if answers else []))
+    table = Table("prompt", "score", "route", *(["answer"] if answers else []), expand=answers is not None)
     for column in (table.columns[0], *table.columns[3:]):
         column.no_wrap, column.overflow, column.ratio = True, "ellipsis", 1
     for index, (prompt, decision) in enumerate(decided):
@@ -214,16 +216,16 @@ def _threshold_table(decisions: Sequence[RoutingDecision]) -> Table:
     low, high = np.quantile(scores, (0.25, 0.75)) if scores.size else (0.0, 1.0)
     thresholds = (
         (decisions[0].threshold, "the router's own"),
-        (float(low), "three quarters of these prompts strong"),
-        (float(high), "one quarter of these prompts strong"),
+        (float(low), "3/4 of these strong"),
+        (float(high), "1/4 of these strong"),
     )
-    table = Table("threshold", "strong-call rate", "saving against all strong", title="What the threshold does")
+    table = Table("threshold", "which is", "strong-call rate", "saving", title="What the threshold does")
     for threshold, meaning in sorted(thresholds):
         rate = float(np.mean(scores >= threshold)) if scores.size else 1.0
         saving = (1 - rate) * (1 - _WEAK_PRICE / _STRONG_PRICE)
-        table.add_row(f"{threshold:.3f} ({meaning})", f"{rate:.0%}", f"{saving:.0%}")
+        table.add_row(f"{threshold:.3f}", meaning, f"{rate:.0%}", f"{saving:.0%}")
     table.caption = (
-        f"Saving at ${_STRONG_PRICE} and ${_WEAK_PRICE} per million tokens (RouteLLM, arXiv 2406.18665), "
+        f"Saving against all strong at ${_STRONG_PRICE} and ${_WEAK_PRICE} per million tokens (RouteLLM, arXiv 2406.18665), "
         "equally long answers."
     )
     return table

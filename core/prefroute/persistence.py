@@ -200,7 +200,7 @@ def validated(model: type[T], fields: object, source: Path) -> T:
     """Build a settings dataclass from untrusted JSON.
 
     Args:
-        model: A dataclass; its annotations are enforced.
+        model: A frozen dataclass; its annotations are enforced.
         fields: What the file holds.
         source: The file, for the message.
 
@@ -213,13 +213,14 @@ def validated(model: type[T], fields: object, source: Path) -> T:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.dataclasses import dataclass as checked
 
-    strict: type[T] = checked(model, config=ConfigDict(extra="forbid"))  # type: ignore[assignment]
+    strict: Any = checked(model, config=ConfigDict(extra="forbid"), frozen=True)
     try:
-        return TypeAdapter(strict).validate_python(fields)
+        values = TypeAdapter(strict).validate_python(fields)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         msg = f"{source}: {problems}"
         raise PersistenceError(msg) from error
+    return model(**vars(values))
 
 
 def _router_class(folder: Path, config: Mapping[str, Any], expected: type[Router] | None) -> type[Router]:

@@ -1,0 +1,183 @@
+"""The `prefroute` command."""
+
+import io
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefroute import MissingExtraError, cli
+from prefroute.demo import PROMPTS, AdapterRun
+from prefroute.testing import FailingRouter, FixedRouter
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process; gives status, stdout and stderr."""
+
+    def call(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prefroute", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err  # type: ignore[return-value]
+
+    return call
+
+
+@pytest.fixture
+def fixed(monkeypatch: pytest.MonkeyPatch) -> FixedRouter:
+    router = FixedRouter(0.25, {"hard": 0.75}, threshold=0.5)
+    monkeypatch.setattr(cli, "load_router", lambda _: router)
+    return router
+
+
+def test_json_is_one_object_a_line_with_exactly_these_fields(run: Run, fixed: FixedRouter) -> None:
+    status, out, err = run("route", "--json", "hard", "easy")
+    assert (status, err) == (0, "")
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"prompt": "hard", "score": 0.75, "threshold": 0.5, "route": "strong", "reason": "score"},
+        {"prompt": "easy", "score": 0.25, "threshold": 0.5, "route": "weak", "reason": "score"},
+    ]
+
+
+def test_the_table_ends_with_the_rate_and_never_reads_markup(run: Run, fixed: FixedRouter) -> None:
+    status, out, err = run("route", "--threshold", "0.2", "an [/unopened] tag", "hard")
+    assert (status, err) == (0, "")
+    assert "[/unopened]" in out
+    assert out.splitlines()[-1] == "strong-call rate 2/2 = 100%"
+
+
+def test_stdin_is_read_line_by_line_whatever_is_in_it(run: Run, fixed: FixedRouter) -> None:
+    status, out, _ = run("route", "--json", stdin="\ufeffone\r\n\n  \ntwo\x00\n".encode() + b"bad \xff byte")
+    assert status == 0
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two\x00", "bad \ufffd byte"]
+
+
+def test_long_input_is_routed_in_chunks(run: Run, fixed: FixedRouter) -> None:
+    status, out, _ = run("route", "--json", stdin=b"hard\n" * 1000)
+    assert status == 0
+    assert out.count('"strong"') == 1000
+
+
+def test_arguments_that_are_no_text_come_out_as_valid_json(run: Run, fixed: FixedRouter) -> None:
+    _, out, _ = run("route", "--json", "caf\udce9")
+    assert json.loads(out)["prompt"] == "caf\ufffd"
+    json.loads(out)["prompt"].encode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["route"], 1, "no prompts: give them as arguments, or one per line on stdin"),
+        (["route", "--threshold", "nan", "x"], 1, "threshold must be a finite number, got nan"),
+        (["route", "--threshold", "high", "x"], 2, "Invalid value for '--threshold'"),
+        (["route", "--nonsense", "x"], 2, "No such option: --nonsense"),
+        (["bogus"], 2, "No such command 'bogus'"),
+        (["demo", "--strong", "openai:x"], 1, "--strong and --weak go together"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr(
+    run: Run, fixed: FixedRouter, arguments: list[str], status: int, message: str
+) -> None:
+    got, out, err = run(*arguments)
+    assert (got, out) == (status, "")
+    assert err.startswith("prefroute: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_missing_router_is_one_line_on_stderr(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("route", "--router", str(tmp_path / "none"), "x")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "no saved router at" in err
+
+
+def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_router", interrupt)
+    assert run("route", "x") == (130, "", "")
+
+
+def test_a_failing_router_is_shown_as_such(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_router", lambda _: FailingRouter(on_error="weak"))
+    status, out, _ = run("route", "--json", "x")
+    assert status == 0
+    assert json.loads(out) == {
+        "prompt": "x",
+        "score": None,
+        "threshold": 0.5,
+        "route": "weak",
+        "reason": "router_error",
+    }
+    status, out, _ = run("route", "x")
+    assert "strong-call rate 0/1 = 0%" in out
+
+
+def fake_adapters(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
+    def import_module(name: str) -> Any:
+        adapter = found.get(name.removesuffix(".demo"))
+        if adapter is None:
+            msg = f"{name} needs more: pip install 'prefroute[x]'"
+            raise MissingExtraError(msg)
+        return types.SimpleNamespace(run=adapter)
+
+    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+
+
+def test_the_demo_without_adapters_says_what_is_missing(
+    run: Run, fixed: FixedRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_adapters(monkeypatch)
+    fixed.scores = {prompt: index / 30 for index, prompt in enumerate(PROMPTS)}
+    status, out, err = run("demo")
+    assert (status, err) == (0, "")
+    assert out.count("Left out: ") == 2
+    assert "No adapter is installed" in out
+    assert PROMPTS[0] in out
+    assert out.count("strong-call rate") == 2  # the header of the threshold table, and the code at the end
+    assert "from langchain_router import RoutedChatModel" in out
+
+
+def test_the_demo_shows_each_adapter_and_three_thresholds(
+    run: Run, fixed: FixedRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed.scores = {prompt: index / 30 for index, prompt in enumerate(PROMPTS)}
+    asked: list[Any] = []
+
+    def adapter(prompts: Any, router: Any, *, strong: Any, weak: Any) -> AdapterRun:
+        asked.append((strong, weak))
+        decisions = router.route_batch(prompts)
+        return AdapterRun("LangChain (a chain)", decisions, ["an answer"] * len(prompts), 0.4)
+
+    fake_adapters(monkeypatch, langchain_router=adapter, llamaindex_router=adapter)
+    status, out, _ = run("demo")
+    assert status == 0
+    assert out.count("LangChain (a chain): strong-call rate 40% over 25 prompts") == 2
+    assert "offline stand-ins" in out
+    for row in ("the router's own", "3/4 of these strong", "1/4 of these strong"):
+        assert row in out
+    assert "an answer" not in out
+    status, out, _ = run("demo", "--strong", "openai:s", "--weak", "openai:w")
+    assert (status, "an answer" in out, "paid call" in out) == (0, True, True)
+    assert asked == [(None, None)] * 2 + [("openai:s", "openai:w")] * 2
+
+
+def test_the_module_runs_as_a_command_and_survives_a_closed_pipe() -> None:
+    done = subprocess.run([sys.executable, "-m", "prefroute", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("prefroute ")
+    code = "import sys; print('hi\\n' * 200000)"
+    piped = f'{sys.executable} -c "{code}" | {sys.executable} -m prefroute route --json | head -n 1'
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["prompt"] == "hi"
+    assert done.stderr == "" or "Traceback" not in done.stderr

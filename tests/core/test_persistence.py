@@ -1,0 +1,175 @@
+"""Saving and loading: round trips, damage, and what is never executed."""
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prefroute import PersistenceError, Router, RouterNotFoundError, load_router
+from prefroute.persistence import SavedRouter, read_tensors, validated, write_atomically, write_tensors
+from prefroute.testing import FixedRouter
+
+
+class ConstantRouter(Router):
+    router_type = "test-constant"
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def win_probability(self, prompts: Any) -> Any:
+        return np.full(len(prompts), self.value)
+
+    def _to_saved(self, folder: Path) -> SavedRouter:
+        return SavedRouter(settings={"note": "naïve"}, tensors={"value": np.array([self.value])})
+
+    @classmethod
+    def _from_saved(cls, saved: SavedRouter, folder: Path) -> "ConstantRouter":
+        return cls(float(saved.tensors["value"][0]))
+
+
+def saved(folder: Path, threshold: float | None = 0.25) -> Path:
+    router = ConstantRouter(0.75)
+    router.threshold = threshold
+    router.save_pretrained(folder)
+    return folder
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_router_of_ones_own_survives_the_round_trip(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "new" / "folder")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "router.safetensors"]
+    router = ConstantRouter.from_pretrained(folder)
+    assert (router.value, router.threshold) == (0.75, 0.25)
+    assert router.route("x").route == "strong"
+    assert ConstantRouter.from_pretrained(str(saved(tmp_path / "none", threshold=None))).threshold is None
+
+
+def test_saving_again_replaces_the_router_and_leaves_other_files(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my card")
+    saved(tmp_path)
+    saved(tmp_path, threshold=0.9)
+    assert ConstantRouter.from_pretrained(tmp_path).threshold == 0.9
+    assert (tmp_path / "README.md").read_text() == "my card"
+
+
+def test_a_router_that_cannot_be_saved_says_so_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(PersistenceError, match="FixedRouter cannot be saved"):
+        FixedRouter().save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PersistenceError, match="cannot write the router to"):
+        ConstantRouter(0.5).save_pretrained(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./no/where/at/all", "a b/c", Path("owner/name")])
+def test_a_missing_router_is_told(name: Any) -> None:
+    with pytest.raises(RouterNotFoundError, match="no saved router at"):
+        load_router(name)
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing \(found: model\.bin\)"):
+        load_router(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "not of prefroute"),
+        ('{"model_type": "bert"}', "not of prefroute"),
+        ('{"format": "prefroute", "format_version": 99}', "format_version 99, this prefroute reads 1 to 1; update"),
+        ('{"format": "prefroute", "format_version": "1"}', "format_version '1'"),
+        ('{"format": "prefroute", "format_version": 1, "router_type": "os.system"}', "router_type 'os.system'; known:"),
+        ('{"format": "prefroute", "format_version": 1}', "router_type None"),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_a_damaged_config_is_told(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(PersistenceError, match=problem):
+        load_router(tmp_path)
+
+
+def test_a_wrong_class_or_field_is_told(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    with pytest.raises(PersistenceError, match="A router of your own is loaded with its class's from_pretrained"):
+        load_router(folder)
+    edit(folder, threshold="high")
+    with pytest.raises(PersistenceError, match=r"config\.json: threshold must be a finite number"):
+        ConstantRouter.from_pretrained(folder)
+    edit(folder, threshold=0.5, settings=[])
+    with pytest.raises(PersistenceError, match="settings must be an object, got list"):
+        ConstantRouter.from_pretrained(folder)
+
+
+def test_damaged_tensors_are_told(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    for damage in (b"", b"\x80\x04pickle", (folder / "router.safetensors").read_bytes()[:-3]):
+        (folder / "router.safetensors").write_bytes(damage)
+        with pytest.raises(PersistenceError, match=r"router\.safetensors cannot be read"):
+            ConstantRouter.from_pretrained(folder)
+
+
+def test_transposed_tensors_come_back_as_they_were(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.int8).reshape(2, 3).T
+    write_tensors(tmp_path / "t.safetensors", {"a": array})
+    assert np.array_equal(read_tensors(tmp_path / "t.safetensors")["a"], array)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.json"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_hub_id_is_fetched_without_code_or_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, asked = saved(tmp_path), []
+
+    def snapshot_download(repository: str, **options: Any) -> str:
+        asked.append((repository, options))
+        return str(folder)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    assert ConstantRouter.from_pretrained("owner/name").value == 0.75
+    assert asked == [("owner/name", {"allow_patterns": ["*.json", "*.safetensors"]})]
+
+    def refuse(repository: str, **_: Any) -> str:
+        raise ConnectionError(repository)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=refuse))
+    with pytest.raises(RouterNotFoundError, match="no folder owner/name, and the hub did not give"):
+        load_router("owner/name")
+
+
+def test_settings_are_checked_field_by_field(tmp_path: Path) -> None:
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Settings:
+        dimension: int
+        scale: float = 1.0
+
+    assert validated(Settings, {"dimension": 3}, tmp_path) == Settings(3)
+    with pytest.raises(PersistenceError, match=r"dimension: .*valid integer.*; extra: "):
+        validated(Settings, {"dimension": "x", "extra": 1}, tmp_path)

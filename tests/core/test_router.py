@@ -1,0 +1,287 @@
+"""The router contract: routing, thresholds, failing open, hostile input."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefroute import (
+    ConfigurationError,
+    PrefrouteError,
+    PromptTypeError,
+    Router,
+    RouterError,
+    RouterTimeoutError,
+    RoutingDecision,
+    RoutingStats,
+    ScoreError,
+    ThresholdError,
+    _limits,
+)
+from prefroute.router import as_prompts
+from prefroute.testing import FailingRouter, FixedRouter, SlowRouter
+
+
+class OnlyTheHook(Router):
+    def win_probability(self, prompts: Sequence[str]) -> Any:
+        return np.full(len(prompts), 0.7)
+
+
+class Returns(Router):
+    """Gives back whatever it was told to."""
+
+    threshold = 0.5
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def win_probability(self, prompts: Sequence[str]) -> Any:
+        return self.outcome
+
+
+def test_overriding_the_hook_alone_makes_a_working_router() -> None:
+    router = OnlyTheHook()
+    assert router.route("hello", 0.5) == RoutingDecision("strong", 0.7, 0.5, "score")
+    assert router.route("hello", 0.71).route == "weak"
+    assert [d.route for d in router.route_batch(["a", "b"], 0.5)] == ["strong", "strong"]
+    assert asyncio.run(router.aroute("hello", 0.5)) == router.route("hello", 0.5)
+    assert asyncio.run(router.aroute_batch(["a", "b"], 0.9)) == router.route_batch(["a", "b"], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "route"),
+    [(0.7, "strong"), (0.7000001, "weak"), (0, "strong"), (-5, "strong"), (1.5, "weak"), (1e300, "weak")],
+)
+def test_any_finite_threshold_is_accepted_and_a_tie_goes_strong(threshold: float, route: str) -> None:
+    assert OnlyTheHook().route("x", threshold).route == route
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -float("inf"), "0.5", True, [0.5], 1j])
+def test_other_thresholds_are_refused_with_what_came(threshold: Any) -> None:
+    with pytest.raises(ThresholdError, match="finite number, got"):
+        OnlyTheHook().route("x", threshold)
+    with pytest.raises(ValueError, match="finite number"):
+        asyncio.run(OnlyTheHook().aroute("x", threshold))
+
+
+def test_numpy_threshold_becomes_a_float() -> None:
+    decision = OnlyTheHook().route("x", np.float32(0.5))  # type: ignore[arg-type]
+    assert type(decision.threshold) is float
+    assert type(decision.score) is float
+
+
+def test_without_any_threshold_the_error_names_the_remedy() -> None:
+    with pytest.raises(ThresholdError, match=r"OnlyTheHook has no default threshold; pass threshold="):
+        OnlyTheHook().route("x")
+    router = OnlyTheHook()
+    router.threshold = 0.9
+    assert router.route("x").threshold == 0.9
+    assert router.route("x", 0.1).threshold == 0.1
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"bytes", ["a"], {"role": "user"}])
+def test_a_prompt_that_is_no_text_is_a_type_error_that_says_what_came(prompt: Any) -> None:
+    router = FailingRouter(on_error="strong")
+    with pytest.raises(TypeError, match=type(prompt).__name__):
+        router.route(prompt)
+    with pytest.raises(PromptTypeError, match=type(prompt).__name__):
+        asyncio.run(router.aroute(prompt))
+    with pytest.raises(PromptTypeError, match=rf"prompts\[1\] must be a str, got {type(prompt).__name__}"):
+        router.route_batch(["fine", prompt])
+
+
+@pytest.mark.parametrize("prompts", ["a lone text", b"bytes", 7, None])
+def test_a_batch_that_is_no_sequence_is_refused(prompts: Any) -> None:
+    with pytest.raises(PromptTypeError, match="sequence of str, got"):
+        FixedRouter().route_batch(prompts)
+
+
+def test_the_empty_batch_is_no_decisions() -> None:
+    stats = RoutingStats()
+    assert FixedRouter().route_batch([], stats=stats) == []
+    assert asyncio.run(FixedRouter().aroute_batch([], stats=stats)) == []
+    assert stats.total == 0
+
+
+def test_lone_surrogates_become_the_replacement_character_and_pairs_their_character() -> None:
+    assert as_prompts(["a\ud800b", "\ud83d\ude00", "naïve", ""]) == ["a\ufffdb", "😀", "naïve", ""]
+
+
+@given(st.text(st.characters()))
+def test_what_reaches_the_router_can_always_be_encoded(text: str) -> None:
+    (cleaned,) = as_prompts([text])
+    assert cleaned.encode().decode() == cleaned
+
+
+@pytest.mark.parametrize(
+    ("outcome", "problem"),
+    [
+        (np.array([np.nan]), "no number in"),
+        (np.array([np.inf]), "no number in"),
+        (np.array([1.0001]), "no number in"),
+        (np.array([-0.1]), "no number in"),
+        (np.array([0.1, 0.2]), r"shape \(1,\), got \(2,\)"),
+        (np.array([[0.1]]), r"got \(1, 1\)"),
+        (0.5, r"got \(\)"),
+        (None, r"got \(\)|numbers, got NoneType"),
+        (["high"], "numbers, got list"),
+        ({"x": 1}, "numbers, got dict"),
+        ([[0.1], [0.1, 0.2]], "numbers, got list"),
+    ],
+)
+def test_a_bad_score_counts_as_a_failure(outcome: Any, problem: str) -> None:
+    assert Returns(outcome).route("x") == RoutingDecision("strong", None, 0.5, "router_error")
+    with pytest.raises(ScoreError, match=problem):
+        Returns(outcome).route("x", on_error="raise")
+
+
+def test_one_bad_score_leaves_the_rest_of_the_batch_alone() -> None:
+    stats = RoutingStats()
+    router = Returns(np.array([0.1, np.nan, 0.9]))
+    decisions = router.route_batch(["a", "b", "c"], on_error="weak", stats=stats)
+    assert [(d.route, d.reason) for d in decisions] == [
+        ("weak", "score"),
+        ("weak", "router_error"),
+        ("strong", "score"),
+    ]
+    assert stats.snapshot()["by_reason"] == {"score": 2, "router_error": 1}
+
+
+@pytest.mark.parametrize("side", ["strong", "weak"])
+async def test_a_failing_router_never_fails_the_call(side: Any, caplog: pytest.LogCaptureFixture) -> None:
+    router, stats = FailingRouter(KeyError("lost"), on_error=side), RoutingStats()
+    expected = RoutingDecision(side, None, 0.5, "router_error")
+    with caplog.at_level(logging.WARNING, "prefroute"):
+        assert router.route("a private prompt", stats=stats) == expected
+        assert await router.aroute("a private prompt", stats=stats) == expected
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert f"KeyError: 'lost'; 1 of 1 prompts go to the {side} model" in caplog.text
+    assert "private" not in caplog.text
+    assert stats.snapshot()["by_reason"] == {"router_error": 2}
+
+
+async def test_raise_turns_failing_open_off() -> None:
+    original = OSError("disk on fire")
+    for router, override in ((FailingRouter(original, on_error="raise"), None), (FailingRouter(original), "raise")):
+        with pytest.raises(RouterError, match="OSError: disk on fire") as caught:
+            router.route("x", on_error=override)  # type: ignore[arg-type]
+        assert caught.value.__cause__ is original
+        with pytest.raises(PrefrouteError):
+            await router.aroute("x", on_error=override)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", [{"on_error": "ignore"}, {"time_limit": 0}, {"time_limit": -1}, {"time_limit": "1"}])
+def test_unusable_settings_are_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(field))):
+        FixedRouter().route("x", **field)
+
+
+async def test_a_router_past_its_time_limit_counts_as_failed() -> None:
+    stats = RoutingStats()
+    slow = SlowRouter(30, time_limit=0.02)
+    assert slow.route("x", stats=stats).reason == "router_error"
+    assert (await slow.aroute("x", stats=stats)).reason == "router_error"
+    assert SlowRouter(30).route("x", time_limit=0.02, stats=stats).reason == "router_error"
+    with pytest.raises(RouterTimeoutError, match=r"time limit of 0\.02 s"):
+        slow.route("x", on_error="raise")
+    assert stats.snapshot()["by_reason"] == {"router_error": 3}
+
+
+async def test_a_router_within_its_time_limit_is_unaffected() -> None:
+    router = SlowRouter(0, 0.8, time_limit=30)
+    assert router.route("x").score == 0.8
+    assert (await router.aroute("x")).score == 0.8
+    failing = FailingRouter(TimeoutError("its own"))
+    with pytest.raises(RouterError, match="TimeoutError: its own"):
+        failing.route("x", time_limit=30, on_error="raise")
+    with pytest.raises(RouterError, match="TimeoutError: its own"):
+        await failing.aroute("x", time_limit=30, on_error="raise")
+
+
+async def test_a_router_with_its_own_async_form_is_cancelled_at_the_limit() -> None:
+    cancelled = asyncio.Event()
+
+    class Remote(OnlyTheHook):
+        async def awin_probability(self, prompts: Sequence[str]) -> Any:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    assert (await Remote().aroute("x", 0.5, time_limit=0.02)).reason == "router_error"
+    assert cancelled.is_set()
+
+    class TimesOut(OnlyTheHook):
+        async def awin_probability(self, prompts: Sequence[str]) -> Any:
+            msg = "its own"
+            raise TimeoutError(msg)
+
+    with pytest.raises(RouterError, match="TimeoutError: its own"):
+        await TimesOut().aroute("x", 0.5, time_limit=30, on_error="raise")
+
+
+async def test_cancelling_the_caller_is_not_swallowed() -> None:
+    for limit in (None, 30):
+        task = asyncio.create_task(SlowRouter(0.2, time_limit=limit).aroute("x"))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_async_routing_leaves_the_loop_free() -> None:
+    router = SlowRouter(0.2, 0.8)
+    running = asyncio.create_task(router.aroute("x"))
+    ticks = 0
+    while not running.done():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    assert (await running).score == 0.8
+    assert ticks > 1
+
+
+def test_hung_calls_are_bounded_and_counted_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_limits, "MAX_OVERDUE", 2 + len(_limits._overdue))
+    release = threading.Event()
+
+    class Hangs(OnlyTheHook):
+        calls = 0
+
+        def win_probability(self, prompts: Sequence[str]) -> Any:
+            Hangs.calls += 1
+            release.wait(30)
+            return super().win_probability(prompts)
+
+    for _ in range(5):
+        assert Hangs().route("x", 0.5, time_limit=0.01).reason == "router_error"
+    assert Hangs.calls == 2
+    with pytest.raises(RouterTimeoutError, match="still running past their time limit"):
+        Hangs().route("x", 0.5, time_limit=0.01, on_error="raise")
+    release.set()
+    deadline = time.monotonic() + 30
+    while len(_limits._overdue) >= _limits.MAX_OVERDUE and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert Hangs().route("x", 0.5, time_limit=30).score == 0.7
+
+
+def test_decision_survives_the_round_trip_and_has_an_id_of_its_own() -> None:
+    decision = FixedRouter(0.25).route("x")
+    again = RoutingDecision.from_dict({**decision.as_dict(), "something": "else"})
+    assert again == decision
+    assert again.id == decision.id
+    assert FixedRouter(0.25).route("x").id != decision.id
+    assert not decision.is_strong
+
+
+def test_fixed_router_scores_by_prompt_and_remembers() -> None:
+    router = FixedRouter(0.2, {"hard": 0.9})
+    assert [d.route for d in router.route_batch(["easy", "hard"])] == ["weak", "strong"]
+    assert router.prompts == ["easy", "hard"]
