@@ -225,7 +225,7 @@ def _threshold_table(decisions: Sequence[RoutingDecision]) -> Table:
         saving = (1 - rate) * (1 - _WEAK_PRICE / _STRONG_PRICE)
         table.add_row(f"{threshold:.3f}", meaning, f"{rate:.0%}", f"{saving:.0%}")
     table.caption = (
-        f"Saving against all strong at ${_STRONG_PRICE} and ${_WEAK_PRICE} per million tokens (RouteLLM, arXiv 2406.18665), "
-        "equally long answers."
+        f"Saving against all strong at ${_STRONG_PRICE} and ${_WEAK_PRICE} per million tokens "
+        "(RouteLLM, arXiv 2406.18665), equally long answers."
     )
     return table

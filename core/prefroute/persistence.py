@@ -52,13 +52,12 @@ class SavedRouter:
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def load_router(name_or_path: str | Path | None = None, *, expected: type[Router] | None = None) -> Router:
+def load_router(name_or_path: str | Path | None = None) -> Router:
     """Load a router; a local folder first, then the Hugging Face hub.
 
     Args:
         name_or_path: A folder written by `save_pretrained`, a hub id such as `owner/name`, or None (also
             `"default"`) for the router that comes with the package, which needs no network.
-        expected: Class to load it as when its `router_type` is not one of prefroute's own.
 
     Returns:
         The router, with the default threshold it was saved with.
@@ -67,9 +66,14 @@ def load_router(name_or_path: str | Path | None = None, *, expected: type[Router
         RouterNotFoundError: There is no such folder and it cannot be fetched from the hub.
         PersistenceError: The folder does not hold a router that this version reads.
     """
+    return read_router(name_or_path)
+
+
+def read_router(name_or_path: str | Path | None, own_class: type[Router] | None = None) -> Router:
+    """`load_router`, or with `own_class` also a router whose type is not one of prefroute's own."""
     folder = _locate(name_or_path)
     config = read_config(folder)
-    router_class = _router_class(folder, config, expected)
+    router_class = _router_class(folder, config, own_class)
     settings = config.get("settings")
     if not isinstance(settings, dict):
         msg = f"{folder / CONFIG_FILE}: settings must be an object, got {type(settings).__name__}"
@@ -223,14 +227,14 @@ def validated(model: type[T], fields: object, source: Path) -> T:
     return model(**vars(values))
 
 
-def _router_class(folder: Path, config: Mapping[str, Any], expected: type[Router] | None) -> type[Router]:
+def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Router] | None) -> type[Router]:
     name = config.get("router_type")
     if isinstance(name, str) and name in _ROUTER_CLASSES:
         module, _, attribute = _ROUTER_CLASSES[name].partition(":")
         found: type[Router] = getattr(import_module(module), attribute)
         return found
-    if expected is not None and name and expected.router_type == name:
-        return expected
+    if own_class is not None and name and own_class.router_type == name:
+        return own_class
     msg = (
         f"{folder / CONFIG_FILE} has router_type {name!r}; known: {', '.join(_ROUTER_CLASSES)}. "
         "A router of your own is loaded with its class's from_pretrained"

@@ -135,7 +135,9 @@ class Router(ABC):
         started = perf_counter()
         outcome: object
         try:
-            if policy.time_limit is None:
+            if not texts:
+                outcome = ()
+            elif policy.time_limit is None:
                 outcome = self.win_probability(texts)
             else:
                 outcome = call_within(lambda: self.win_probability(texts), policy.time_limit)
@@ -158,7 +160,7 @@ class Router(ABC):
         started = perf_counter()
         outcome: object
         try:
-            outcome = await self._ascore(texts, policy.time_limit)
+            outcome = await self._ascore(texts, policy.time_limit) if texts else ()
         except Exception as error:  # noqa: BLE001 - as in route_batch
             outcome = error
         return _conclude(self, outcome, len(texts), policy, perf_counter() - started, stats)
@@ -204,9 +206,9 @@ class Router(ABC):
         Raises:
             PersistenceError: The folder holds no readable router, or one of another class.
         """
-        from prefroute.persistence import load_router
+        from prefroute.persistence import read_router
 
-        router = load_router(name_or_path, expected=cls)
+        router = read_router(name_or_path, cls)
         if not isinstance(router, cls):
             msg = f"{name_or_path or 'the bundled default'} holds a {type(router).__name__}, not a {cls.__name__}"
             raise PersistenceError(msg)

@@ -135,6 +135,30 @@ class RoutingStats:
         self._lock = threading.Lock()
 
 
+class ReportsStats:
+    """The figures of a statistics object held as `_stats`, for the callback handlers of the adapters."""
+
+    _stats: RoutingStats
+
+    @property
+    def strong_rate(self) -> float:
+        """Share of what was counted that chose the strong model; NaN before the first."""
+        return self._stats.strong_rate
+
+    @property
+    def window_strong_rate(self) -> float:
+        """The same over the latest `window`; NaN before the first."""
+        return self._stats.window_strong_rate
+
+    def snapshot(self) -> StatsSnapshot:
+        """All figures at one moment."""
+        return self._stats.snapshot()
+
+    def reset(self) -> None:
+        """Forget everything counted."""
+        self._stats.reset()
+
+
 def _rate(part: int, whole: int) -> float:
     return part / whole if whole else nan
 

@@ -15,8 +15,8 @@ Route: TypeAlias = Literal["strong", "weak"]
 OnError: TypeAlias = Literal["strong", "weak", "raise"]
 """What happens when a router fails: a side to fall back to, or `raise`."""
 
-Reason: TypeAlias = Literal["score", "router_error"]
-"""Why a side was chosen: by its score, or because the router could not give one."""
+Reason: TypeAlias = Literal["score", "router_error", "capability"]
+"""Why a side was chosen: by its score, because the router gave none, or because only that side can take the call."""
 
 
 def _new_id() -> str:
@@ -30,7 +30,7 @@ class RoutingDecision:
     Attributes:
         route: The chosen side.
         score: Estimated probability that the strong model's answer is better, in [0, 1];
-            None when the router gave no usable score (`reason == "router_error"`).
+            None when the router gave no usable one or was not asked.
         threshold: The threshold the score was compared with; `score >= threshold` is strong.
         reason: Why this side was chosen.
         id: Unique to this decision, so that whoever sees it several times (a retry, a fallback, a

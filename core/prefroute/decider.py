@@ -1,0 +1,106 @@
+"""A router together with the settings an adapter asks it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefroute.errors import ConfigurationError
+from prefroute.persistence import load_router
+from prefroute.router import Router
+from prefroute.stats import RoutingStats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from prefroute.types import OnError, RoutingDecision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decider:
+    """What every adapter holds: who decides, by which settings, and where it is counted.
+
+    Attributes:
+        router: The router.
+        threshold: Threshold of every decision that is not given another; None for the router's own.
+        on_error: What happens when the router fails; None for the router's own setting.
+        time_limit: Seconds that the router may take; None for the router's own setting.
+        stats: Counts each decision once.
+    """
+
+    router: Router
+    threshold: float | None = None
+    on_error: OnError | None = None
+    time_limit: float | None = None
+    stats: RoutingStats = field(default_factory=RoutingStats)
+
+    def check(self) -> None:
+        """Refuse now, rather than at the first prompt, what every decision would be refused for.
+
+        Raises:
+            ThresholdError: There is no threshold, or it is not a finite number.
+            ConfigurationError: Another setting cannot be used.
+        """
+        if not isinstance(self.router, Router):
+            msg = f"router must be a Router, got {type(self.router).__name__}"
+            raise ConfigurationError(msg)
+        if not isinstance(self.stats, RoutingStats):
+            msg = f"stats must be a RoutingStats, got {type(self.stats).__name__}"
+            raise ConfigurationError(msg)
+        # An empty batch is checked like any other and asks the router nothing.
+        self.router.route_batch([], **self._settings(None))
+
+    def decide(self, text: str, threshold: float | None = None) -> RoutingDecision:
+        """Decide where a text goes; see `Router.route`.
+
+        Args:
+            text: What the router is asked.
+            threshold: Overrides `threshold` for this decision.
+
+        Returns:
+            The decision, counted.
+        """
+        return self.router.route(text, **self._settings(threshold))
+
+    async def adecide(self, text: str, threshold: float | None = None) -> RoutingDecision:
+        """`decide` without blocking the event loop."""
+        return await self.router.aroute(text, **self._settings(threshold))
+
+    def decide_batch(self, texts: Sequence[str], threshold: float | None = None) -> list[RoutingDecision]:
+        """Decide for many texts with one call of the router."""
+        return self.router.route_batch(texts, **self._settings(threshold))
+
+    async def adecide_batch(self, texts: Sequence[str], threshold: float | None = None) -> list[RoutingDecision]:
+        """`decide_batch` without blocking the event loop."""
+        return await self.router.aroute_batch(texts, **self._settings(threshold))
+
+    def _settings(self, threshold: float | None) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold if threshold is None else threshold,
+            "on_error": self.on_error,
+            "time_limit": self.time_limit,
+            "stats": self.stats,
+        }
+
+
+def as_router(router: object) -> Router:
+    """A router as adapters are given one.
+
+    Args:
+        router: A router, or what `load_router` takes: a folder, a hub id, or None for the bundled default.
+
+    Returns:
+        The router, loaded if need be.
+
+    Raises:
+        ConfigurationError: It is anything else.
+        PersistenceError: There is no readable router there.
+    """
+    if isinstance(router, Router):
+        return router
+    if router is None or isinstance(router, str | Path):
+        return load_router(router)
+    msg = f"router must be a Router, a folder, a hub id or None, got {type(router).__name__}"
+    raise ConfigurationError(msg)

@@ -1,0 +1,53 @@
+"""The README: its Python blocks run as they stand, and the first comes early."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def blocks() -> list[Any]:
+    """Each Python block with the heading it stands under."""
+    found, heading, code = [], "top", None
+    for number, line in enumerate(LINES, 1):
+        if line.startswith("#") and code is None:
+            heading = line.lstrip("# ")
+        elif line == "```python":
+            code = []
+            start = number
+        elif line == "```" and code is not None:
+            found.append(pytest.param(start, "\n".join(code), id=f"{heading} line {start}"))
+            code = None
+        elif code is not None:
+            code.append(line)
+    return found
+
+
+@pytest.mark.parametrize(("line", "code"), blocks())
+def test_every_python_block_runs_as_it_stands(line: int, code: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, f"README.md:{line}", "exec"), {"__name__": "__main__"})
+    assert out.getvalue() != ""
+
+
+def test_the_first_block_is_short_and_early() -> None:
+    first = LINES.index("```python") + 1
+    assert first < 40
+    assert LINES[first:].index("```") <= 10
+
+
+def test_every_named_command_and_file_exists() -> None:
+    text = "\n".join(LINES)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?\bmake (\w+)", text):
+        assert f"\n{target}:" in makefile, target
+    for path in re.findall(r"\]\(([\w./-]+)\)|`((?:docs|examples|scripts|benchmarks)/[\w./-]+)`", text):
+        assert (ROOT / (path[0] or path[1])).exists(), path
