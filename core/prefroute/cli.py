@@ -147,6 +147,11 @@ def demo(
             runs.append(importlib.import_module(f"{adapter}.demo").run(PROMPTS, chosen, strong=strong, weak=weak))
         except MissingExtraError as error:
             _print(f"Left out: {error}")
+        except PrefrouteError:
+            raise
+        except Exception as error:  # A named model's provider may fail in any way.
+            msg = f"{adapter} with {strong} and {weak}: {type(error).__name__}: {error}"
+            raise PrefrouteError(msg) from error
     decisions = runs[0].decisions if runs else chosen.route_batch(PROMPTS)
     answers = runs[0].answers if runs and strong else None
     _print(_decision_table(zip(PROMPTS, decisions, strict=True), answers))
@@ -191,9 +196,10 @@ def _decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Seq
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("prompt", "score", "route", *(["answer"] if answers else []), expand=answers is not None)
-    for column in (table.columns[0], *table.columns[3:]):
-        column.no_wrap, column.overflow, column.ratio = True, "ellipsis", 1
+    table = Table(expand=True)
+    for name in ("prompt", "score", "route", *(["answer"] if answers else [])):
+        # Columns with a ratio share what the others leave: texts are cut, figures never.
+        table.add_column(name, no_wrap=True, ratio=1 if name in {"prompt", "answer"} else None)
     for index, (prompt, decision) in enumerate(decided):
         score = "-" if decision.score is None else f"{decision.score:.3f}"
         shown = [prompt, *([answers[index]] if answers else [])]

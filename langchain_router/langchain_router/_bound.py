@@ -1,0 +1,126 @@
+"""What a routed model becomes when something is bound to it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from langchain_core.tools import BaseTool
+from langchain_core.utils.pydantic import TypeBaseModel
+from pydantic import BaseModel
+from typing_extensions import override
+
+from langchain_router._children import bind_first, with_structure, with_tools
+from langchain_router._dispatch import THRESHOLD_KWARG, Dispatch
+
+
+class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
+    """A routed model with arguments or config bound to it.
+
+    A plain binding forgets them when tools or a schema are bound next, so that
+    `create_agent(model.bind(threshold=0.1), tools)` would route by the default threshold.
+    """
+
+    # The annotation must be there at run time: RunnableWithFallbacks reads it to bind tools to each fallback.
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools and keep what is bound already; see `RoutedChatModel.bind_tools`."""
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        return with_tools(self, tools, **kwargs)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Answer in a schema and keep what is bound already; see `RoutedChatModel.with_structured_output`."""
+        return with_structure(self, schema, include_raw=include_raw, **kwargs)
+
+
+class RoutedRunnable(Runnable[LanguageModelInput, Any]):
+    """Routes each input to one of two Runnables; what `RoutedChatModel.with_structured_output` returns.
+
+    Args:
+        dispatch: The two, and how to choose.
+    """
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+
+    @property
+    @override
+    def InputType(self) -> Any:
+        return self._dispatch.strong.InputType
+
+    @property
+    @override
+    def OutputType(self) -> Any:
+        return self._dispatch.strong.OutputType
+
+    @override
+    def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
+        return self._dispatch.strong.get_input_schema(config)
+
+    @override
+    def get_output_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
+        return self._dispatch.strong.get_output_schema(config)
+
+    @property
+    @override
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        return self._dispatch.config_specs
+
+    @override
+    def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
+        """Bind a threshold for routing and any other argument to both models."""
+        own = {name: kwargs.pop(name) for name in (THRESHOLD_KWARG,) if name in kwargs}
+        strong, weak = (bind_first(child, kwargs) for child in (self._dispatch.strong, self._dispatch.weak))
+        routed = RoutedRunnable(replace(self._dispatch, strong=strong, weak=weak))
+        return RunnableBinding(bound=routed, kwargs=own) if own else routed
+
+    @override
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return self._dispatch.invoke(input, config, kwargs)
+
+    @override
+    async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        return await self._dispatch.ainvoke(input, config, kwargs)
+
+    @override
+    def stream(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        return self._dispatch.stream(input, config, kwargs)
+
+    @override
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        return self._dispatch.astream(input, config, kwargs)
+
+    @override
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        return self._dispatch.batch(inputs, config, kwargs, return_exceptions=return_exceptions)
+
+    @override
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        return await self._dispatch.abatch(inputs, config, kwargs, return_exceptions=return_exceptions)
