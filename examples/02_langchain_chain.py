@@ -5,6 +5,7 @@ import asyncio
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+
 from langchain_router import RoutedChatModel, StrongCallRateHandler
 
 # In earnest: ChatOpenAI(model=...), ChatAnthropic(model=...), init_chat_model(...): any two chat models.
@@ -12,7 +13,9 @@ strong = FakeListChatModel(responses=["(the strong model's answer)"])
 weak = FakeListChatModel(responses=["(the weak model's answer)"])
 
 chat = RoutedChatModel(strong=strong, weak=weak)
-chain = ChatPromptTemplate.from_template("Answer in one line. {question}") | chat | StrOutputParser()
+# Instructions go into a system message: what is scored is the human one.
+prompt = ChatPromptTemplate.from_messages([("system", "Answer in one line."), ("human", "{question}")])
+chain = prompt | chat | StrOutputParser()
 questions = [
     {"question": "What is the capital of Australia?"},
     {"question": "Prove that there are infinitely many primes congruent to 3 modulo 4."},

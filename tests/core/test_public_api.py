@@ -43,7 +43,11 @@ EXPORTS = {
         "StrongCallRateHandler",
     ],
 }
-FRAMEWORKS = {"prefroute": None, "langchain_router": "langchain_core", "llamaindex_router": "llama_index.core"}
+FRAMEWORKS = {
+    "prefroute": None,
+    "langchain_router": "langchain_core.language_models.chat_models",
+    "llamaindex_router": "llama_index.core",
+}
 HEAVY = ["torch", "transformers", "openai", "pandas", "matplotlib", "sklearn", "model2vec", "typer", "rich"]
 
 # Runs in a fresh interpreter: any use of a socket ends it, and what was imported is told.

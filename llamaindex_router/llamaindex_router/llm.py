@@ -1,0 +1,225 @@
+"""One LLM in place of two: each call goes to the strong or the weak one, as a learned router decides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.llms import LLM
+
+from llamaindex_router.text import text_of_messages, text_of_prompt
+from llamaindex_router.tools import RoutedTools
+from prefroute import ConfigurationError, RoutingStats
+from prefroute.decider import Decider, as_router
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Sequence
+    from pathlib import Path
+
+    from llama_index.core.base.llms.types import (
+        ChatResponseAsyncGen,
+        ChatResponseGen,
+        CompletionResponseAsyncGen,
+        CompletionResponseGen,
+    )
+    from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse
+    from llama_index.core.program.utils import FlexibleModel
+    from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+    from llama_index.core.types import Model, TokenAsyncGen, TokenGen
+
+    from prefroute import OnError, Router
+
+
+class RoutedLLM(RoutedTools):
+    """An LLM that sends each call to a strong or a weak LLM.
+
+    A call is decided once and handed on whole: the chosen LLM does its own prompting, tool preparation and
+    parsing, and fires its own events. System prompts, output parsers and the like are therefore set on the
+    two LLMs. The router is asked about the question alone: the query in a synthesizer's prompt, the last
+    message the user wrote in a conversation, all of a raw `complete` prompt.
+
+    A response carries its decision in `additional_kwargs["routing"]`. Chat, completion and tool calls take
+    `threshold=` for that call; the structured ones take it in `llm_kwargs`.
+
+    Example:
+        ```python
+        llm = RoutedLLM(strong=OpenAI("gpt-5"), weak=OpenAI("gpt-5-mini"))
+        Settings.llm = llm
+        print(llm.complete("What is 2 + 2?").additional_kwargs["routing"]["route"])
+        print(llm.stats.strong_rate)
+        ```
+
+    Args:
+        strong: The better and dearer LLM.
+        weak: The cheaper one.
+        router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
+        threshold: Scores at or above it go to the strong LLM; None for the router's own at each call.
+        on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
+        router_time_limit: Seconds the router may take; None for the router's own setting.
+        stats: Where decisions are counted; None for statistics of its own.
+        callback_manager: Its handlers are lent to the chosen LLM for each call, besides that LLM's own.
+        rate_limiter: Waited for before each call, besides the chosen LLM's own.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+        ThresholdError: Neither `threshold` nor the router has a threshold.
+        PersistenceError: There is no readable router of that name.
+    """
+
+    # Here, beside the docstring and not in the base class: type checkers make up a constructor from the fields
+    # for every pydantic class that has none of its own.
+    def __init__(
+        self,
+        *,
+        strong: LLM,
+        weak: LLM,
+        router: Router | str | Path | None = None,
+        threshold: float | None = None,
+        on_router_error: OnError | None = None,
+        router_time_limit: float | None = None,
+        stats: RoutingStats | None = None,
+        callback_manager: CallbackManager | None = None,
+        rate_limiter: Any | None = None,
+    ) -> None:
+        for name, llm in (("strong", strong), ("weak", weak)):
+            if not isinstance(llm, LLM):
+                msg = f"{name} must be a LlamaIndex LLM, got {type(llm).__name__}"
+                raise ConfigurationError(msg)
+        decider = Decider(
+            router=as_router(router),
+            threshold=threshold,
+            on_error=on_router_error,
+            time_limit=router_time_limit,
+            stats=RoutingStats() if stats is None else stats,
+        )
+        decider.check()
+        super().__init__(
+            strong=strong,
+            weak=weak,
+            router=decider.router,
+            threshold=threshold,
+            on_router_error=on_router_error,
+            router_time_limit=router_time_limit,
+            stats=decider.stats,
+            callback_manager=CallbackManager() if callback_manager is None else callback_manager,
+            rate_limiter=rate_limiter,
+        )
+
+    # Not decorated with llm_chat_callback and its like: the chosen LLM's methods are, and events count once.
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        chosen = self._choose(text_of_messages(messages), kwargs)
+        return chosen.call(chosen.llm.chat, self._readable(messages, chosen), **kwargs)
+
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        chosen = await self._achoose(text_of_messages(messages), kwargs)
+        return await chosen.acall(chosen.llm.achat, self._readable(messages, chosen), **kwargs)
+
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation, in growing pieces; decided before this returns."""
+        chosen = self._choose(text_of_messages(messages), kwargs)
+        return chosen.stream(chosen.llm.stream_chat, self._readable(messages, chosen), **kwargs)
+
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Answer a conversation, in growing pieces; decided before this returns."""
+        chosen = await self._achoose(text_of_messages(messages), kwargs)
+        return await chosen.astream(chosen.llm.astream_chat, self._readable(messages, chosen), **kwargs)
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - the framework's signature
+        """Complete a prompt."""
+        chosen = self._choose(prompt, kwargs)
+        return chosen.call(chosen.llm.complete, prompt, formatted=formatted, **kwargs)
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - as above
+        """Complete a prompt."""
+        chosen = await self._achoose(prompt, kwargs)
+        return await chosen.acall(chosen.llm.acomplete, prompt, formatted=formatted, **kwargs)
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - as above
+        """Complete a prompt, in growing pieces; decided before this returns."""
+        chosen = self._choose(prompt, kwargs)
+        return chosen.stream(chosen.llm.stream_complete, prompt, formatted=formatted, **kwargs)
+
+    async def astream_complete(
+        self,
+        prompt: str,
+        formatted: bool = False,  # noqa: FBT001, FBT002 - as above
+        **kwargs: Any,
+    ) -> CompletionResponseAsyncGen:
+        """Complete a prompt, in growing pieces; decided before this returns."""
+        chosen = await self._achoose(prompt, kwargs)
+        return await chosen.astream(chosen.llm.astream_complete, prompt, formatted=formatted, **kwargs)
+
+    # Prompt templates. Left to the base class, they would be filled in and parsed by the proxy, and the chosen
+    # LLM's system prompt, output parser, template variant and native structured output would be lost.
+
+    def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Fill in a template and answer it."""
+        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), {})
+        return chosen.call(chosen.llm.predict, prompt, **prompt_args)
+
+    async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
+        """Fill in a template and answer it."""
+        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), {})
+        return await chosen.acall(chosen.llm.apredict, prompt, **prompt_args)
+
+    def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
+        """Fill in a template and answer it, token by token."""
+        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), {})
+        return chosen.stream(chosen.llm.stream, prompt, **prompt_args)
+
+    async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
+        """Fill in a template and answer it, token by token."""
+        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), {})
+        return await chosen.astream(chosen.llm.astream, prompt, **prompt_args)
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Fill in a template and answer it with an object."""
+        kwargs = dict(llm_kwargs or {})
+        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), kwargs)
+        answer: Model = chosen.call(chosen.llm.structured_predict, output_cls, prompt, kwargs, **prompt_args)
+        return answer
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Fill in a template and answer it with an object."""
+        kwargs = dict(llm_kwargs or {})
+        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), kwargs)
+        return await chosen.acall(chosen.llm.astructured_predict, output_cls, prompt, kwargs, **prompt_args)
+
+    def stream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Model | FlexibleModel]:
+        """Fill in a template and answer it with an object that fills up; decided before this returns."""
+        kwargs = dict(llm_kwargs or {})
+        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), kwargs)
+        return chosen.stream(chosen.llm.stream_structured_predict, output_cls, prompt, kwargs, **prompt_args)
+
+    async def astream_structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Model | FlexibleModel]:
+        """Fill in a template and answer it with an object that fills up; decided before this returns."""
+        kwargs = dict(llm_kwargs or {})
+        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), kwargs)
+        return await chosen.astream(chosen.llm.astream_structured_predict, output_cls, prompt, kwargs, **prompt_args)

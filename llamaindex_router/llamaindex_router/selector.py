@@ -1,0 +1,144 @@
+"""A selector that sends a query to one of two choices, as a learned router decides; it calls no LLM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
+
+from llamaindex_router.deciding import adecide, decide
+from prefroute import ConfigurationError, RoutingDecision, RoutingStats
+from prefroute.decider import Decider, as_router
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from llama_index.core.prompts.mixin import PromptDictType
+    from llama_index.core.schema import QueryBundle
+    from llama_index.core.tools.types import ToolMetadata
+
+    from prefroute import OnError, Route, Router
+
+PAIR = 2
+
+
+class RouterSelection(SelectorResult):
+    """A selection of one choice, with the decision behind it.
+
+    Attributes:
+        decision: Route, score, threshold, reason and id.
+    """
+
+    decision: RoutingDecision
+
+    @property
+    def route(self) -> Route:
+        """The chosen side."""
+        return self.decision.route
+
+    @property
+    def score(self) -> float | None:
+        """Estimated probability that the strong side's answer is better; None when the router failed."""
+        return self.decision.score
+
+    @property
+    def threshold(self) -> float:
+        """What the score was compared with."""
+        return self.decision.threshold
+
+
+class RouterSelector(BaseSelector):
+    """Chooses between a strong and a weak query engine, retriever or tool.
+
+    For `RouterQueryEngine`, `RouterRetriever` and whatever else takes a selector; these look for an LLM
+    even where none is called, so give them `llm=` or set `Settings.llm`. Only the query text is scored, and
+    exactly one choice is selected.
+
+    Args:
+        router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
+        threshold: Scores at or above it go to the strong choice; None for the router's own at each query.
+        strong: Tool name of the strong choice; without names the first choice is the strong one.
+        weak: Tool name of the weak choice.
+        on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
+        router_time_limit: Seconds the router may take; None for the router's own setting.
+        stats: Where decisions are counted; None for statistics of its own.
+
+    Attributes:
+        stats: Where decisions are counted.
+
+    Raises:
+        ConfigurationError: An argument cannot be used, or one name is given without the other.
+        ThresholdError: Neither `threshold` nor the router has a threshold.
+        PersistenceError: There is no readable router of that name.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router | str | Path | None = None,
+        threshold: float | None = None,
+        strong: str | None = None,
+        weak: str | None = None,
+        on_router_error: OnError | None = None,
+        router_time_limit: float | None = None,
+        stats: RoutingStats | None = None,
+    ) -> None:
+        if (strong is None) != (weak is None) or (strong is not None and strong == weak):
+            msg = f"strong and weak must be two different tool names or neither given, got {strong!r} and {weak!r}"
+            raise ConfigurationError(msg)
+        self.stats = RoutingStats() if stats is None else stats
+        self._names: dict[Route, str | None] = {"strong": strong, "weak": weak}
+        self._decider = Decider(
+            router=as_router(router),
+            threshold=threshold,
+            on_error=on_router_error,
+            time_limit=router_time_limit,
+            stats=self.stats,
+        )
+        self._decider.check()
+
+    def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> RouterSelection:
+        indices = self._indices(choices)
+        decision = decide(self._decider, query.query_str, lambda route: _label(choices, indices[route]))
+        return _selection(decision, indices)
+
+    async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> RouterSelection:
+        indices = self._indices(choices)
+        decision = await adecide(self._decider, query.query_str, lambda route: _label(choices, indices[route]))
+        return _selection(decision, indices)
+
+    def _indices(self, choices: Sequence[ToolMetadata]) -> dict[Route, int]:
+        """Where the two sides stand among the choices."""
+        names = [choice.name for choice in choices]
+        if len(names) != PAIR:
+            msg = f"RouterSelector selects between exactly 2 choices, a strong and a weak one; got {len(names)}"
+            raise ConfigurationError(msg)
+        if self._names["strong"] is None:
+            return {"strong": 0, "weak": 1}
+        for side, name in self._names.items():
+            if name not in names:
+                msg = f"{side}={name!r} must name one of the choices, whose names are {names}"
+                raise ConfigurationError(msg)
+        return {side: names.index(name) for side, name in self._names.items()}
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        """Nothing: a router has no prompts."""
+
+
+def _label(choices: Sequence[ToolMetadata], index: int) -> str:
+    return choices[index].name or f"choice {index}"
+
+
+def _selection(decision: RoutingDecision, indices: dict[Route, int]) -> RouterSelection:
+    if decision.score is None:
+        reason = f"the router failed -> {decision.route}"
+    else:
+        sign = ">=" if decision.is_strong else "<"
+        reason = f"P(strong wins)={decision.score:.2f} {sign} threshold {decision.threshold:.2f} -> {decision.route}"
+    return RouterSelection(
+        selections=[SingleSelection(index=indices[decision.route], reason=reason)], decision=decision
+    )

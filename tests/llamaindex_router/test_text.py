@@ -1,0 +1,77 @@
+"""What the router is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from llama_index.core.base.llms.types import ImageBlock
+from llama_index.core.llms import ChatMessage, TextBlock
+from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPromptTemplate, SelectorPromptTemplate
+from llama_index.core.prompts.utils import is_chat_model
+
+from llamaindex_router.text import conversation, text_of_messages, text_of_prompt
+
+if TYPE_CHECKING:
+    from llamaindex_router import RoutedLLM
+
+
+def talk(*turns: tuple[str, str]) -> list[ChatMessage]:
+    return [ChatMessage(role=role, content=content) for role, content in turns]
+
+
+IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png")
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], ""),
+        (talk(("user", "q")), "q"),
+        (talk(("system", "s"), ("user", "one"), ("assistant", "a"), ("user", "two")), "two"),
+        (talk(("user", "q"), ("assistant", "call"), ("tool", "result")), "q"),
+        (talk(("user", "q"), ("assistant", "Thought: t\nAction: a"), ("user", "Observation: 5")), "q"),
+        (talk(("user", "Observation: the patient is pale. Diagnose.")), "Observation: the patient is pale. Diagnose."),
+        (talk(("user", "Observation: pale."), ("assistant", "I see.")), "Observation: pale."),
+        (talk(("user", "q"), ("assistant", "?"), ("user", "Error while parsing the output: no")), "q"),
+        (talk(("system", "only this")), "only this"),
+        ([ChatMessage(role="user", blocks=[TextBlock(text="a"), IMAGE, TextBlock(text="b")])], "a\nb"),
+        ([*talk(("user", "q")), ChatMessage(role="user", blocks=[IMAGE])], "q"),
+        ([ChatMessage(role="user", blocks=[IMAGE])], ""),
+    ],
+)
+def test_text_of_messages(messages: list[ChatMessage], expected: Any) -> None:
+    assert text_of_messages(messages) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "args", "expected"),
+    [
+        (PromptTemplate("{context_str} {query_str}"), {"context_str": "c", "query_str": "q"}, "q"),
+        (PromptTemplate("{context_str} {query_str}").partial_format(query_str="q"), {"context_str": "c"}, "q"),
+        (PromptTemplate("{query_str}").partial_format(query_str="old"), {"query_str": "new"}, "new"),
+        (PromptTemplate("{chat_history} {question}"), {"chat_history": "h", "question": "q"}, "q"),
+        (PromptTemplate("{query}"), {"query": "q"}, "q"),
+        (PromptTemplate("Write about {topic}"), {"topic": "cats"}, "Write about cats"),
+        (ChatPromptTemplate(message_templates=talk(("system", "s"), ("user", "u {x}"))), {"x": "y"}, "u y"),
+        (RichPromptTemplate("Write about {{ topic }}"), {"topic": "cats"}, "Write about cats"),
+        (PromptTemplate("{query_str} {x}"), {"query_str": "", "x": "y"}, " y"),
+    ],
+)
+def test_text_of_prompt(routed: RoutedLLM, prompt: Any, args: dict[str, Any], expected: Any) -> None:
+    assert text_of_prompt(routed, prompt, args) == expected
+
+
+def test_text_of_a_conditional_prompt(routed: RoutedLLM) -> None:
+    prompt = SelectorPromptTemplate(
+        default_template=PromptTemplate("for completion {x}"),
+        conditionals=[(is_chat_model, PromptTemplate("for chat {x}"))],
+    )
+    assert text_of_prompt(routed, prompt, {"x": "1"}) == "for chat 1"
+
+
+def test_conversation_is_a_list_of_its_own() -> None:
+    history = talk(("user", "q"))
+    assert conversation("more", history) == talk(("user", "q"), ("user", "more"))
+    assert conversation(None, None) == []
+    assert history == talk(("user", "q"))
