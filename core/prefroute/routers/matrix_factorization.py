@@ -1,0 +1,125 @@
+"""Matrix factorization (RouteLLM, arXiv 2406.18665), served for one pair of models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.persistence import CONFIG_FILE, TENSORS_FILE, SavedRouter, validated
+from prefroute.router import Router, as_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from prefroute.embedding import Embedder
+
+EMBEDDER_FOLDER = "embedder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthFeature:
+    """One more coordinate beside the embedding: the standardised log length of the prompt.
+
+    Attributes:
+        mean: Mean of log(1 + characters) over the training prompts.
+        deviation: Its standard deviation.
+        weight: What one deviation adds to the logit.
+    """
+
+    mean: float
+    deviation: float
+    weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse a deviation that nothing can be divided by."""
+        if not self.deviation > 0:
+            msg = f"deviation must be above 0, got {self.deviation}"
+            raise ConfigurationError(msg)
+
+    def logits(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """What the length adds to the logit of each prompt, shape (n,)."""
+        characters = np.fromiter(map(len, prompts), dtype=np.float64, count=len(prompts))
+        return self.weight * (np.log1p(characters) - self.mean) / self.deviation
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The fields of `config.json`."""
+
+    bias: float
+    length: LengthFeature | None
+
+
+class MatrixFactorizationRouter(Router):
+    """P(strong wins) = sigmoid(score(strong, q) - score(weak, q)), from the prompt's embedding.
+
+    The factorization scores a model M as `w2 . (v_M * (W1 e_q + b))`. For one pair the difference of two
+    such scores is linear in the embedding e_q, so it is kept as what remains: `weights . e_q + bias`.
+    """
+
+    router_type: ClassVar[str] = "matrix-factorization"
+
+    def __init__(
+        self,
+        *,
+        embedder: Embedder,
+        weights: NDArray[np.float64],
+        bias: float = 0.0,
+        length: LengthFeature | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Put together a router from its parts.
+
+        Args:
+            embedder: Embeds prompts in d dimensions.
+            weights: `((v_S - v_W) * w2) W1`, shape (d,).
+            bias: `((v_S - v_W) * w2) . b`.
+            length: A term for the length of the prompt, if it was trained with one.
+            threshold: The default threshold.
+        """
+        self.embedder = embedder
+        self.weights = weights
+        self.bias = bias
+        self.length = length
+        self.threshold = threshold
+
+    def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Estimate P(strong model wins) for each prompt; see `Router.win_probability`."""
+        texts = as_prompts(prompts)
+        logits = self.embedder.embed(texts) @ self.weights + self.bias  # (n,), float64
+        if self.length is not None:
+            logits += self.length.logits(texts)
+        # tanh does not overflow, where exp(-logit) would.
+        probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        return probabilities
+
+    def _to_saved(self, folder: Path) -> SavedRouter:
+        save = getattr(self.embedder, "save_pretrained", None)
+        if save is None:
+            msg = (
+                f"a router can be saved only if its embedder can: {type(self.embedder).__name__} has no save_pretrained"
+            )
+            raise PersistenceError(msg)
+        save(folder / EMBEDDER_FOLDER)
+        settings = _Settings(bias=self.bias, length=self.length)
+        return SavedRouter(settings=asdict(settings), tensors={"weights": self.weights})
+
+    @classmethod
+    def _from_saved(cls, saved: SavedRouter, folder: Path) -> Self:
+        from prefroute.embedding import StaticEmbedder
+
+        settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
+        embedder = StaticEmbedder.from_pretrained(folder / EMBEDDER_FOLDER)
+        weights = saved.tensors.get("weights")
+        if weights is None or weights.shape != (embedder.dimensions,) or not np.isfinite(weights).all():
+            found = "none" if weights is None else f"shape {weights.shape}"
+            msg = f"{folder / TENSORS_FILE}: weights must be {embedder.dimensions} finite numbers, found {found}"
+            raise PersistenceError(msg)
+        return cls(embedder=embedder, weights=weights.astype(np.float64), bias=settings.bias, length=settings.length)

@@ -1,0 +1,1 @@
+"""Parts of `scripts/build_default_router.py`."""
