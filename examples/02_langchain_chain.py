@@ -8,7 +8,7 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_router import RoutedChatModel, StrongCallRateHandler
 
-# In earnest: ChatOpenAI(model=...), ChatAnthropic(model=...), init_chat_model(...): any two chat models.
+# In production: ChatOpenAI(model=...), ChatAnthropic(model=...), init_chat_model(...): any two chat models.
 strong = FakeListChatModel(responses=["(the strong model's answer)"])
 weak = FakeListChatModel(responses=["(the weak model's answer)"])
 
@@ -27,8 +27,8 @@ for question, answer in zip(questions, chain.batch(questions, config={"callbacks
 print(f"strong-call rate: {rate.strong_rate:.0%}\n")
 
 # One call may have its own threshold, through the config of any chain or graph around the model, or as a keyword.
-dear = chain.with_config(configurable={"router_threshold": 0.0})
-print("all strong:", dear.invoke(questions[0]))
+all_strong = chain.with_config(configurable={"router_threshold": 0.0})
+print("all strong:", all_strong.invoke(questions[0]))
 print("all weak:  ", chat.invoke("Prove it.", threshold=1.1).text)
 
 # The decision comes with the answer.

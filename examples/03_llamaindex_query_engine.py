@@ -13,7 +13,7 @@ QUESTIONS = [
     "Prove that there are infinitely many primes congruent to 3 modulo 4.",
 ]
 
-# In earnest: OpenAI(model=...), Anthropic(model=...): any two LlamaIndex LLMs.
+# In production: OpenAI(model=...), Anthropic(model=...): any two LlamaIndex LLMs.
 strong, weak = MockLLM(max_tokens=8), MockLLM(max_tokens=8)
 rate = StrongCallRateEventHandler()
 get_dispatcher().add_event_handler(rate)
@@ -30,7 +30,7 @@ print(f"routed LLM: strong-call rate {rate.strong_rate:.0%} over {rate.snapshot(
 
 # 2. The engine is routed: each query goes to the engine of the strong or of the weak LLM.
 tools = [
-    QueryEngineTool.from_defaults(index.as_query_engine(llm=strong), name="strong", description="dear, thorough"),
+    QueryEngineTool.from_defaults(index.as_query_engine(llm=strong), name="strong", description="expensive, thorough"),
     QueryEngineTool.from_defaults(index.as_query_engine(llm=weak), name="weak", description="cheap, quick"),
 ]
 router_engine = RouterQueryEngine.from_defaults(

@@ -3,6 +3,8 @@
 Needs scikit-learn. The labels here are made up; yours say whose answer was better, prompt by prompt.
 """
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
@@ -32,8 +34,9 @@ router = MatrixFactorizationRouter(embedder=embedder, weights=model.coef_[0], bi
 
 # 30 % strong calls: the 70 % quantile of the scores of prompts like those to come.
 router.threshold = float(np.quantile(router.win_probability(prompts[held_out].tolist()), 0.7))
-router.save_pretrained("my-router")
 
 stats = RoutingStats()
-load_router("my-router").route_batch(prompts[held_out].tolist(), stats=stats)
+with TemporaryDirectory() as folder:  # in production a folder of your own
+    router.save_pretrained(folder)
+    load_router(folder).route_batch(prompts[held_out].tolist(), stats=stats)
 print(f"threshold {router.threshold:.3f}, strong-call rate {stats.strong_rate:.0%} on {stats.total} held-out prompts")

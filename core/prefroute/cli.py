@@ -12,8 +12,8 @@ import typer
 
 from prefroute import __version__
 from prefroute.errors import ConfigurationError, MissingExtraError, PrefrouteError
+from prefroute.inputs import as_prompts
 from prefroute.persistence import load_router
-from prefroute.router import as_prompts
 from prefroute.stats import RoutingStats
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__n
 
 _ADAPTERS = ("langchain_router", "llamaindex_router")
 _CHUNK = 256
+_USAGE = 2
 _INTERRUPTED = 130
 
 # RouteLLM (arXiv 2406.18665), section 5: dollars per million tokens, GPT-4 and Mixtral 8x7B.
@@ -46,7 +47,7 @@ _SNIPPET = (
 
 app = typer.Typer(
     help="Learned routing between a strong and a weak chat model.",
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -63,6 +64,8 @@ def main() -> None:
         status = app(standalone_mode=False)
     except _USAGE_ERROR as error:
         _fail(error.format_message(), error.exit_code)
+    except ConfigurationError as error:
+        _fail(str(error), _USAGE)
     except PrefrouteError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
@@ -85,13 +88,16 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with t
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Learned routing between a strong and a weak chat model."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -139,19 +145,17 @@ def demo(
     if (strong is None) != (weak is None):
         msg = "--strong and --weak go together: name both models, or neither for offline stand-ins"
         raise ConfigurationError(msg)
+    for option, spec in (("--strong", strong), ("--weak", weak)):
+        if spec is not None and not all(spec.partition(":")):
+            msg = f"{option} must be PROVIDER:NAME, such as openai:gpt-5-mini; got {spec!r}"
+            raise ConfigurationError(msg)
     chosen = load_router(router)
-    _print("Real models answer; each prompt is one paid call an adapter." if strong else _OFFLINE_NOTE)
-    runs: list[AdapterRun] = []
-    for adapter in _ADAPTERS:
-        try:
-            runs.append(importlib.import_module(f"{adapter}.demo").run(PROMPTS, chosen, strong=strong, weak=weak))
-        except MissingExtraError as error:
-            _print(f"Left out: {error}")
-        except PrefrouteError:
-            raise
-        except Exception as error:  # A named model's provider may fail in any way.
-            msg = f"{adapter} with {strong} and {weak}: {type(error).__name__}: {error}"
-            raise PrefrouteError(msg) from error
+    runs, missing = _run_adapters(chosen, strong, weak)
+    if strong and not runs:
+        raise missing[0]
+    _print(f"Answered by {strong} and {weak}." if strong else _OFFLINE_NOTE)
+    for error in missing:
+        _print(f"Left out: {error}")
     decisions = runs[0].decisions if runs else chosen.route_batch(PROMPTS)
     answers = runs[0].answers if runs and strong else None
     _print(_decision_table(zip(PROMPTS, decisions, strict=True), answers))
@@ -160,11 +164,33 @@ def demo(
     if not runs:
         _print("No adapter is installed; the router alone was asked.")
     _print(_threshold_table(decisions))
-    _print("\nWith real models (pip install 'prefroute[langchain]' langchain-openai):\n")
+    _print("\nThe bundled router is a general one: the README says what to expect of it, and how to train your own.")
+    _print("With real models (pip install langchain-openai):\n")
     _print("\n".join(_SNIPPET))
 
 
 _OFFLINE_NOTE = "No model is called: offline stand-ins answer, labelled as such. The routing is real."
+
+
+def _run_adapters(
+    router: Router, strong: str | None, weak: str | None
+) -> tuple[list[AdapterRun], list[MissingExtraError]]:
+    """Route the demo's prompts through every adapter that is installed, and say what the others miss."""
+    from prefroute.demo import PROMPTS
+
+    runs: list[AdapterRun] = []
+    missing: list[MissingExtraError] = []
+    for adapter in _ADAPTERS:
+        try:
+            runs.append(importlib.import_module(f"{adapter}.demo").run(PROMPTS, router, strong=strong, weak=weak))
+        except MissingExtraError as error:
+            missing.append(error)
+        except PrefrouteError:
+            raise
+        except Exception as error:  # A named model's provider may fail in any way.
+            msg = f"{adapter} with {strong} and {weak}: {type(error).__name__}: {error}"
+            raise PrefrouteError(msg) from error
+    return runs, missing
 
 
 def _decide(

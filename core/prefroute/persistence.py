@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefroute.errors import PersistenceError, RouterNotFoundError
-from prefroute.router import Router, as_threshold
+from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from prefroute.router import Router
 
 T = TypeVar("T")
 
@@ -248,6 +250,9 @@ def _locate(name_or_path: str | Path | None) -> Path:
     folder = Path(name_or_path)
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        msg = f"{folder} is a file; a saved router is a folder with {CONFIG_FILE}"
+        raise RouterNotFoundError(msg)
     if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path):
         return _from_hub(name_or_path)
     msg = f"no saved router at {name_or_path!s}: not a folder, and not a hub id of the form owner/name"
@@ -260,5 +265,6 @@ def _from_hub(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:
-        msg = f"no folder {repository}, and the hub did not give a router of that name: {type(error).__name__}: {error}"
+        reason = (str(error).splitlines() or [""])[0]
+        msg = f"no folder {repository}, and the hub gave no router of that name: {type(error).__name__}: {reason}"
         raise RouterNotFoundError(msg) from error

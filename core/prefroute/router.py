@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import reprlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Real
 from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 from prefroute._limits import acall_within, call_within
-from prefroute.errors import (
-    ConfigurationError,
-    PersistenceError,
-    PromptTypeError,
-    RouterError,
-    RouterTimeoutError,
-    ScoreError,
-    ThresholdError,
-)
-from prefroute.types import OnError, Route, RoutingDecision
+from prefroute.errors import PersistenceError, RouterError, RouterTimeoutError, ScoreError, ThresholdError
+from prefroute.inputs import as_on_error, as_prompt, as_prompts, as_threshold, as_time_limit
+from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -34,8 +25,16 @@ if TYPE_CHECKING:
 
     from prefroute.persistence import SavedRouter
     from prefroute.stats import RoutingStats
+    from prefroute.types import OnError, Route
 
 logger = logging.getLogger(__name__)
+
+_CHECKS: dict[str, Callable[[object], object]] = {
+    "threshold": as_threshold,
+    "on_error": as_on_error,
+    "time_limit": as_time_limit,
+}
+"""How the settings of a router are checked when they are set on an instance."""
 
 
 class Router(ABC):
@@ -56,6 +55,11 @@ class Router(ABC):
     on_error: OnError = "strong"
     time_limit: float | None = None
     router_type: ClassVar[str] = ""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute; a setting that no call could use is refused here, not at the next call."""
+        check = _CHECKS.get(name)
+        super().__setattr__(name, value if check is None or value is None else check(value))
 
     @abstractmethod
     def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
@@ -101,9 +105,9 @@ class Router(ABC):
             ConfigurationError: `on_error` or `time_limit` cannot be used.
             RouterError: The router failed and `on_error` is `"raise"`.
         """
-        if not isinstance(prompt, str):
-            raise _not_text("prompt", prompt)
-        return self.route_batch([prompt], threshold, on_error=on_error, time_limit=time_limit, stats=stats)[0]
+        return self.route_batch([as_prompt(prompt)], threshold, on_error=on_error, time_limit=time_limit, stats=stats)[
+            0
+        ]
 
     async def aroute(
         self,
@@ -115,9 +119,8 @@ class Router(ABC):
         stats: RoutingStats | None = None,
     ) -> RoutingDecision:
         """`route` without blocking the event loop."""
-        if not isinstance(prompt, str):
-            raise _not_text("prompt", prompt)
-        decisions = await self.aroute_batch([prompt], threshold, on_error=on_error, time_limit=time_limit, stats=stats)
+        texts = [as_prompt(prompt)]
+        decisions = await self.aroute_batch(texts, threshold, on_error=on_error, time_limit=time_limit, stats=stats)
         return decisions[0]
 
     def route_batch(
@@ -226,71 +229,6 @@ class Router(ABC):
         raise PersistenceError(msg)
 
 
-def as_prompts(prompts: Sequence[str]) -> list[str]:
-    """Check that these are texts, and make each one encodable.
-
-    A surrogate that is not part of a pair stands for no character and cannot be encoded, so it becomes
-    U+FFFD, as every UTF-8 decoder would have made it.
-
-    Args:
-        prompts: n texts; not one lone str, whose characters would pass for n prompts.
-
-    Returns:
-        n texts that can be encoded as UTF-8.
-
-    Raises:
-        PromptTypeError: Something is not a str; says where and what came.
-    """
-    if isinstance(prompts, str | bytes):
-        msg = f"prompts must be a sequence of str, got one {type(prompts).__name__}; pass [prompt] instead"
-        raise PromptTypeError(msg)
-    try:
-        items = list(prompts)
-    except TypeError:
-        raise _not_text("prompts", prompts, wanted="a sequence of str") from None
-    return [_encodable(item, index) for index, item in enumerate(items)]
-
-
-def as_threshold(value: object) -> float:
-    """Check a threshold.
-
-    Args:
-        value: Any finite real number.
-
-    Returns:
-        It, as a float.
-
-    Raises:
-        ThresholdError: It is anything else.
-    """
-    number = _finite(value)
-    if number is not None:
-        return number
-    msg = f"threshold must be a finite number, got {reprlib.repr(value)} ({type(value).__name__})"
-    raise ThresholdError(msg)
-
-
-def _finite(value: object) -> float | None:
-    """The value as a float if it is a finite real number (a bool passes for none), else None."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) else None
-
-
-def _not_text(name: str, value: object, wanted: str = "a str") -> PromptTypeError:
-    return PromptTypeError(f"{name} must be {wanted}, got {type(value).__name__}: {reprlib.repr(value)}")
-
-
-def _encodable(item: object, index: int) -> str:
-    if not isinstance(item, str):
-        raise _not_text(f"prompts[{index}]", item)
-    if item.isascii():
-        return item
-    try:
-        item.encode()
-    except UnicodeEncodeError:
-        return item.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return item
-
-
 @dataclass(frozen=True, slots=True)
 class _Policy:
     """The settings of one call, checked."""
@@ -310,14 +248,10 @@ def _policy(router: Router, threshold: float | None, on_error: OnError | None, t
         )
         raise ThresholdError(msg)
     on_error = router.on_error if on_error is None else on_error
-    if on_error not in get_args(OnError):
-        msg = f"on_error must be one of {', '.join(get_args(OnError))}; got {on_error!r}"
-        raise ConfigurationError(msg)
     time_limit = router.time_limit if time_limit is None else time_limit
-    if time_limit is not None and (_finite(time_limit) or 0.0) <= 0:
-        msg = f"time_limit must be a positive number of seconds or None, got {time_limit!r}"
-        raise ConfigurationError(msg)
-    return _Policy(as_threshold(threshold), on_error, time_limit)
+    return _Policy(
+        as_threshold(threshold), as_on_error(on_error), None if time_limit is None else as_time_limit(time_limit)
+    )
 
 
 def _conclude(  # noqa: PLR0917 - private, called twice

@@ -6,7 +6,8 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
-from prefroute.router import Router, as_prompts
+from prefroute.inputs import as_prompts
+from prefroute.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

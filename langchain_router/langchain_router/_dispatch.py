@@ -15,7 +15,7 @@ from langchain_core.runnables.config import ensure_config, get_config_list, get_
 from langchain_core.runnables.utils import ConfigurableFieldSpec, gather_with_concurrency, get_unique_config_specs
 
 from langchain_router._messages import ROUTING_KEY, annotated, prompt_text
-from prefroute.router import as_threshold
+from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ class Dispatch:
     """Two children, the router that chooses between them, and what is added to each call.
 
     Attributes:
-        strong: The dear side.
+        strong: The expensive side.
         weak: The cheap side.
         decider: The router and its settings.
         callbacks: Added to each call, like `tags` and `metadata`.

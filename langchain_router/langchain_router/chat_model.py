@@ -49,7 +49,7 @@ class RoutedChatModel(ChatModelPair):
         ```
 
     Args:
-        strong: The dear model: a chat model, or a binding, retry, fallback or other Runnable around one.
+        strong: The expensive model: a chat model, or a binding, retry, fallback or other Runnable around one.
         weak: The cheap one, likewise.
         router: A router, a folder or hub id to load one from, or None for the one that comes with prefroute.
         threshold: Scores at or above it go to `strong`. None for the router's own at the time of each call.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llamaindex_router.events import announce
 from prefroute import RoutingDecision
-from prefroute.router import as_threshold
+from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable

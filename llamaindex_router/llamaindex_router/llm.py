@@ -50,7 +50,7 @@ class RoutedLLM(RoutedTools):
         ```
 
     Args:
-        strong: The better and dearer LLM.
+        strong: The better, more expensive LLM.
         weak: The cheaper one.
         router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
         threshold: Scores at or above it go to the strong LLM; None for the router's own at each call.

@@ -77,12 +77,13 @@ def test_arguments_that_are_no_text_come_out_as_valid_json(run: Run, fixed: Fixe
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["route"], 1, "no prompts: give them as arguments, or one per line on stdin"),
-        (["route", "--threshold", "nan", "x"], 1, "threshold must be a finite number, got nan"),
+        (["route"], 2, "no prompts: give them as arguments, or one per line on stdin"),
+        (["route", "--threshold", "nan", "x"], 2, "threshold must be a finite number, got nan"),
         (["route", "--threshold", "high", "x"], 2, "Invalid value for '--threshold'"),
         (["route", "--nonsense", "x"], 2, "--nonsense"),
         (["bogus"], 2, "No such command 'bogus'"),
-        (["demo", "--strong", "openai:x"], 1, "--strong and --weak go together"),
+        (["demo", "--strong", "openai:x"], 2, "--strong and --weak go together"),
+        (["demo", "--strong", "foo", "--weak", "openai:x"], 2, "--strong must be PROVIDER:NAME, such as"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(
@@ -149,6 +150,23 @@ def test_the_demo_without_adapters_says_what_is_missing(
     assert "from langchain_router import RoutedChatModel" in out
 
 
+def test_the_demo_fails_when_no_named_model_can_be_had(
+    run: Run, fixed: FixedRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_adapters(monkeypatch)
+    status, out, err = run("demo", "--strong", "openai:s", "--weak", "openai:w")
+    assert (status, out) == (1, "")
+    assert err == "prefroute: langchain_router.demo needs more: pip install 'prefroute[x]'\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_is_readable(run: Run, arguments: list[str]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert "\n  demo " in out
+    assert "\n  route " in out
+
+
 def test_the_demo_shows_each_adapter_and_three_thresholds(
     run: Run, fixed: FixedRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +187,7 @@ def test_the_demo_shows_each_adapter_and_three_thresholds(
         assert row in out
     assert "an answer" not in out
     status, out, _ = run("demo", "--strong", "openai:s", "--weak", "openai:w")
-    assert (status, "an answer" in out, "paid call" in out) == (0, True, True)
+    assert (status, "an answer" in out, "Answered by openai:s and openai:w." in out) == (0, True, True)
     assert asked == [(None, None)] * 2 + [("openai:s", "openai:w")] * 2
 
 

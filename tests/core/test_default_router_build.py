@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from prefroute import PersistenceError, load_router
+from prefroute import ConfigurationError, PersistenceError, load_router
 from prefroute.persistence import DEFAULT_ROUTER, write_tensors
 from prefroute.routers.matrix_factorization import LengthFeature, MatrixFactorizationRouter
 
@@ -165,12 +166,30 @@ def test_the_router_is_the_sigmoid_of_a_linear_score() -> None:
     assert extreme.win_probability(["abc"])[0] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ({"weights": np.ones((1, 256))}, r"256 finite numbers, .* got shape \(1, 256\)"),
+        ({"weights": np.ones(2)}, r"got shape \(2,\)"),
+        ({"weights": np.full(256, np.nan)}, "256 finite numbers"),
+        ({"weights": "many"}, "got str"),
+        ({"bias": np.zeros(1)}, "bias must be one finite number, got ndarray"),
+        ({"bias": float("nan")}, "bias must be one finite number"),
+        ({"threshold": "high"}, "threshold must be a finite number"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_any_prompt(parts: dict[str, Any], problem: str) -> None:
+    embedder = MatrixFactorizationRouter.from_pretrained().embedder
+    with pytest.raises(ConfigurationError, match=problem):
+        MatrixFactorizationRouter(**{"embedder": embedder, "weights": np.ones(256), **parts})
+
+
 def test_a_router_that_cannot_be_saved_or_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(PersistenceError, match="Lengths has no save_pretrained"):
         MatrixFactorizationRouter(embedder=Lengths(), weights=np.ones(2)).save_pretrained(tmp_path)
     shutil.copytree(DEFAULT_ROUTER, tmp_path, dirs_exist_ok=True)
     write_tensors(tmp_path / "router.safetensors", {"weights": np.ones(3)})
-    with pytest.raises(PersistenceError, match=r"256 finite numbers, found shape \(3,\)"):
+    with pytest.raises(PersistenceError, match=r"256 finite numbers, .* got shape \(3,\)"):
         load_router(tmp_path)
     shutil.copy(DEFAULT_ROUTER / "router.safetensors", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

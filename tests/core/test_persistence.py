@@ -78,6 +78,12 @@ def test_a_missing_router_is_told(name: Any) -> None:
         load_router(name)
 
 
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "router").write_text("")
+    with pytest.raises(RouterNotFoundError, match=r"router is a file; a saved router is a folder with config\.json"):
+        load_router(tmp_path / "router")
+
+
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_text("")
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing \(found: model\.bin\)"):
@@ -158,7 +164,7 @@ def test_a_hub_id_is_fetched_without_code_or_pickle(tmp_path: Path, monkeypatch:
         raise ConnectionError(repository)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=refuse))
-    with pytest.raises(RouterNotFoundError, match="no folder owner/name, and the hub did not give"):
+    with pytest.raises(RouterNotFoundError, match="no folder owner/name, and the hub gave no router"):
         load_router("owner/name")
 
 

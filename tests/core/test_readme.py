@@ -38,10 +38,16 @@ def test_every_python_block_runs_as_it_stands(line: int, code: str, tmp_path: Pa
     assert out.getvalue() != ""
 
 
-def test_the_first_block_is_short_and_early() -> None:
+def test_the_first_block_is_short_and_early_and_prints_what_is_shown() -> None:
     first = LINES.index("```python") + 1
+    code = LINES[first : first + LINES[first:].index("```")]
     assert first < 40
-    assert LINES[first:].index("```") <= 10
+    assert len(code) <= 10
+    shown = LINES.index("```text") + 1
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec("\n".join(code), {})
+    assert out.getvalue().splitlines() == LINES[shown : shown + LINES[shown:].index("```")]
 
 
 def test_every_named_command_and_file_exists() -> None:

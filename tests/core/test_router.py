@@ -25,7 +25,7 @@ from prefroute import (
     ThresholdError,
     _limits,
 )
-from prefroute.router import as_prompts
+from prefroute.inputs import as_prompts
 from prefroute.testing import FailingRouter, FixedRouter, SlowRouter
 
 
@@ -177,10 +177,23 @@ async def test_raise_turns_failing_open_off() -> None:
             await router.aroute("x", on_error=override)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("field", [{"on_error": "ignore"}, {"time_limit": 0}, {"time_limit": -1}, {"time_limit": "1"}])
-def test_unusable_settings_are_refused(field: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(field))):
-        FixedRouter().route("x", **field)
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("on_error", "ignore", "when the router fails: must be one of strong, weak, raise; got 'ignore'"),
+        ("time_limit", 0, "time limit must be a positive number of seconds, got 0"),
+        ("time_limit", -1, "time limit must be"),
+        ("time_limit", "1", "time limit must be"),
+        ("threshold", "high", "threshold must be a finite number"),
+    ],
+)
+def test_unusable_settings_are_refused_in_a_call_and_when_they_are_set(name: str, value: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        FixedRouter().route("x", **{name: value})
+    router = FixedRouter(threshold=0.25)
+    with pytest.raises(ConfigurationError, match=problem):
+        setattr(router, name, value)
+    assert router.route("x").threshold == 0.25
 
 
 async def test_a_router_past_its_time_limit_counts_as_failed() -> None:

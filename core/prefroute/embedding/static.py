@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefroute.errors import PersistenceError
+from prefroute.inputs import as_prompts
 from prefroute.persistence import (
     CONFIG_FILE,
     read_config,
@@ -18,7 +19,6 @@ from prefroute.persistence import (
     write_config,
     write_tensors,
 )
-from prefroute.router import as_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.inputs import as_prompts, finite_or_none
 from prefroute.persistence import CONFIG_FILE, TENSORS_FILE, SavedRouter, validated
-from prefroute.router import Router, as_prompts
+from prefroute.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,10 +84,13 @@ class MatrixFactorizationRouter(Router):
             bias: `((v_S - v_W) * w2) . b`.
             length: A term for the length of the prompt, if it was trained with one.
             threshold: The default threshold.
+
+        Raises:
+            ConfigurationError: The weights do not fit the embedder, or a number is not finite.
         """
         self.embedder = embedder
-        self.weights = weights
-        self.bias = bias
+        self.weights = _checked_weights(weights, getattr(embedder, "dimensions", None))
+        self.bias = _checked_bias(bias)
         self.length = length
         self.threshold = threshold
 
@@ -117,9 +121,34 @@ class MatrixFactorizationRouter(Router):
 
         settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
         embedder = StaticEmbedder.from_pretrained(folder / EMBEDDER_FOLDER)
-        weights = saved.tensors.get("weights")
-        if weights is None or weights.shape != (embedder.dimensions,) or not np.isfinite(weights).all():
-            found = "none" if weights is None else f"shape {weights.shape}"
-            msg = f"{folder / TENSORS_FILE}: weights must be {embedder.dimensions} finite numbers, found {found}"
-            raise PersistenceError(msg)
-        return cls(embedder=embedder, weights=weights.astype(np.float64), bias=settings.bias, length=settings.length)
+        try:
+            weights = saved.tensors["weights"]
+            return cls(embedder=embedder, weights=weights, bias=settings.bias, length=settings.length)
+        except KeyError:
+            msg = f"{folder / TENSORS_FILE} lacks weights"
+            raise PersistenceError(msg) from None
+        except ConfigurationError as error:
+            msg = f"{folder}: {error}"
+            raise PersistenceError(msg) from error
+
+
+def _checked_weights(weights: object, dimensions: int | None) -> NDArray[np.float64]:
+    """One finite float64 a dimension; a wrong shape would otherwise fail at every prompt, where routing hides it."""
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty((0, 0))
+    if array.ndim != 1 or not np.isfinite(array).all() or dimensions not in {None, len(array)}:
+        found = f"shape {array.shape}" if array.size else type(weights).__name__
+        wanted = "finite numbers" if dimensions is None else f"{dimensions} finite numbers"
+        msg = f"weights must be {wanted}, one for each dimension of the embedding, got {found}"
+        raise ConfigurationError(msg)
+    return array
+
+
+def _checked_bias(bias: object) -> float:
+    number = finite_or_none(bias)
+    if number is None:
+        msg = f"bias must be one finite number, got {type(bias).__name__}: {bias!r}"
+        raise ConfigurationError(msg)
+    return number

@@ -1,0 +1,131 @@
+"""What callers give, checked: prompts and the settings of a call."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from numbers import Real
+from typing import TYPE_CHECKING, cast, get_args
+
+from prefroute.errors import ConfigurationError, PromptTypeError, ThresholdError
+from prefroute.types import OnError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def as_prompt(prompt: object) -> str:
+    """Check that this is a text.
+
+    Args:
+        prompt: A str.
+
+    Returns:
+        It, in a form that can be encoded; see `as_prompts`.
+
+    Raises:
+        PromptTypeError: It is not a str; says what came.
+    """
+    return _encodable(prompt, "prompt")
+
+
+def as_prompts(prompts: Sequence[str]) -> list[str]:
+    """Check that these are texts, and make each one encodable.
+
+    A surrogate that is not part of a pair stands for no character and cannot be encoded, so it becomes
+    U+FFFD, as every UTF-8 decoder would have made it.
+
+    Args:
+        prompts: n texts; not one lone str, whose characters would pass for n prompts.
+
+    Returns:
+        n texts that can be encoded as UTF-8.
+
+    Raises:
+        PromptTypeError: Something is not a str; says where and what came.
+    """
+    if isinstance(prompts, str | bytes):
+        msg = f"prompts must be a sequence of str, got one {type(prompts).__name__}; pass [prompt] instead"
+        raise PromptTypeError(msg)
+    try:
+        items = list(prompts)
+    except TypeError:
+        raise _not_text("prompts", prompts, wanted="a sequence of str") from None
+    return [_encodable(item, f"prompts[{index}]") for index, item in enumerate(items)]
+
+
+def as_threshold(value: object) -> float:
+    """Check a threshold.
+
+    Args:
+        value: Any finite real number.
+
+    Returns:
+        It, as a float.
+
+    Raises:
+        ThresholdError: It is anything else.
+    """
+    number = finite_or_none(value)
+    if number is None:
+        msg = f"threshold must be a finite number, got {reprlib.repr(value)} ({type(value).__name__})"
+        raise ThresholdError(msg)
+    return number
+
+
+def as_on_error(value: object) -> OnError:
+    """Check what is to happen when a router fails.
+
+    Args:
+        value: `"strong"`, `"weak"` or `"raise"`.
+
+    Returns:
+        It.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if value not in get_args(OnError):
+        msg = f"when the router fails: must be one of {', '.join(get_args(OnError))}; got {reprlib.repr(value)}"
+        raise ConfigurationError(msg)
+    return cast("OnError", value)
+
+
+def as_time_limit(value: object) -> float:
+    """Check how long a router may take.
+
+    Args:
+        value: A positive, finite number of seconds.
+
+    Returns:
+        It, as a float.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    seconds = finite_or_none(value)
+    if seconds is None or seconds <= 0:
+        msg = f"the router's time limit must be a positive number of seconds, got {reprlib.repr(value)}"
+        raise ConfigurationError(msg)
+    return seconds
+
+
+def finite_or_none(value: object) -> float | None:
+    """The value as a float if it is a finite real number (a bool passes for none), else None."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def _not_text(name: str, value: object, wanted: str = "a str") -> PromptTypeError:
+    return PromptTypeError(f"{name} must be {wanted}, got {type(value).__name__}: {reprlib.repr(value)}")
+
+
+def _encodable(item: object, name: str) -> str:
+    if not isinstance(item, str):
+        raise _not_text(name, item)
+    if item.isascii():
+        return item
+    try:
+        item.encode()
+    except UnicodeEncodeError:
+        return item.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return item
