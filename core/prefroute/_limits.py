@@ -1,93 +1,185 @@
-"""Running a function under a time limit without ever waiting for it longer than that."""
+"""Running what a router does so that nothing it does can harm the caller: exceptions become values, waiting ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from prefroute.errors import RouterTimeoutError
+from prefroute.errors import RouterError, RouterTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
 MAX_OVERDUE = 32
-"""Calls past their limit that may still be running, in the whole process, before new limited calls are refused."""
-
-_lock = threading.Lock()
-_overdue: set[_Call] = set()
+"""Calls of one owner that may still be running past their limit before new limited calls of it are refused."""
 
 
-class _Call(Future):  # type: ignore[type-arg]  # results differ from call to call; call_within restores the type
-    """One function call in a thread of its own.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception as a value.
 
-    A thread cannot be stopped from outside, so a call past its limit is left running and kept in
-    `_overdue` until it ends. Daemon threads, rather than an executor's, because the interpreter joins
-    an executor's threads when it exits: one hung router would hang the program.
+    Some exceptions do not survive the way out of a thread or a task: a future refuses StopIteration, and
+    takes any CancelledError for its own cancellation.
+
+    Attributes:
+        error: The exception.
     """
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    error: BaseException
+
+
+Outcome: TypeAlias = T | Failure
+
+
+def attempt(function: Callable[[], T]) -> Outcome[T]:
+    """Return what a function returns, or how it failed."""
+    try:
+        return function()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - extensions raise panics that are no Exception; nothing is swallowed
+        return Failure(error)
+
+
+class _Call(Future):  # type: ignore[type-arg]  # results differ from call to call
+    """One function call in a thread of its own.
+
+    A thread cannot be stopped from outside, so a call past its limit is left running. Daemon threads,
+    rather than an executor's, because the interpreter joins an executor's threads when it exits: one
+    hung router would hang the program.
+    """
+
+    def __init__(self, owner: int, function: Callable[[], object], seconds: float) -> None:
         super().__init__()
+        self.deadline = monotonic() + seconds
         # From here on a cancelled waiter cannot cancel this future, so setting its result always works.
         self.set_running_or_notify_cancel()
+        with _lock:
+            _running.setdefault(owner, set()).add(self)
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._run, function), name="prefroute-limited", daemon=True).start()
+        work = (self._run, owner, function)
+        threading.Thread(target=context.run, args=work, name="prefroute-limited", daemon=True).start()
 
-    def _run(self, function: Callable[[], object]) -> None:
+    def _run(self, owner: int, function: Callable[[], object]) -> None:
         try:
-            self.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits, not swallowed
+            outcome = attempt(function)
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like, handed to whoever waits
             self.set_exception(error)
+        else:
+            self.set_result(outcome)
         with _lock:
-            _overdue.discard(self)
-
-    def abandon(self) -> None:
-        """Stop waiting; the call counts as overdue until it ends."""
-        with _lock:
-            if not self.done():
-                _overdue.add(self)
+            calls = _running.get(owner, set())
+            calls.discard(self)
+            if not calls:
+                _running.pop(owner, None)
 
 
-def _start(function: Callable[[], object]) -> _Call:
+_lock = threading.Lock()
+_running: dict[int, set[_Call]] = {}
+"""Limited calls in progress by the id of their owner, which they keep alive."""
+
+
+def _after_fork() -> None:
+    """Forget the parent's calls, whose threads do not exist here, and a lock that one of them may have held."""
+    global _lock  # noqa: PLW0603 - a lock held at the fork can only be replaced
+    _lock = threading.Lock()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _refusal(owner: int) -> Failure | None:
+    now = monotonic()
     with _lock:
-        overdue = len(_overdue)
-    if overdue >= MAX_OVERDUE:
-        msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
-        raise RouterTimeoutError(msg)
-    return _Call(function)
+        overdue = sum(call.deadline < now for call in _running.get(owner, ()))
+    if overdue < MAX_OVERDUE:
+        return None
+    msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
+    return Failure(RouterTimeoutError(msg))
 
 
-def _expired(seconds: float) -> RouterTimeoutError:
-    return RouterTimeoutError(f"the router did not answer within its time limit of {seconds:g} s")
+def _expired(seconds: float) -> Failure:
+    return Failure(RouterTimeoutError(f"the router did not answer within its time limit of {seconds:g} s"))
 
 
-def call_within(function: Callable[[], T], seconds: float) -> T:
-    """Return `function()`, or raise RouterTimeoutError after `seconds`."""
-    call = _start(function)
+def attempt_within(owner: object, function: Callable[[], T], seconds: float) -> Outcome[T]:
+    """`attempt` in a thread of its own, waited for no longer than `seconds`.
+
+    Args:
+        owner: Whose overdue calls count; the function must keep it alive.
+        function: What to do.
+        seconds: How long to wait.
+
+    Returns:
+        What it returned or how it failed; a RouterTimeoutError when it took too long.
+    """
+    if (refused := _refusal(id(owner))) is not None:
+        return refused
+    call = _Call(id(owner), function, seconds)
     try:
-        result: T = call.result(timeout=seconds)
-    except TimeoutError as error:
-        if call.done() and call.exception() is error:  # The function's own TimeoutError, not ours.
-            raise
-        call.abandon()
-        raise _expired(seconds) from error
-    return result
+        outcome: Outcome[T] = call.result(timeout=min(seconds, threading.TIMEOUT_MAX))
+    except TimeoutError:  # Ours: the function's own would have come as a Failure.
+        return _expired(seconds)
+    return outcome
 
 
-async def acall_within(function: Callable[[], T], seconds: float) -> T:
-    """Await `function()` run in a thread, or raise RouterTimeoutError after `seconds`."""
-    call = _start(function)
-    waiter: asyncio.Future[T] = asyncio.wrap_future(call)
+async def aattempt_within(owner: object, function: Callable[[], T], seconds: float) -> Outcome[T]:
+    """`attempt_within` without blocking the event loop."""
+    if (refused := _refusal(id(owner))) is not None:
+        return refused
+    waiter: asyncio.Future[Outcome[T]] = asyncio.wrap_future(_Call(id(owner), function, seconds))
     try:
         await asyncio.wait([waiter], timeout=seconds)
-        if not waiter.done():
-            raise _expired(seconds)
-        return waiter.result()
+        return waiter.result() if waiter.done() else _expired(seconds)
     finally:
-        if not waiter.done():  # Expired, or the awaiting task was cancelled.
-            waiter.cancel()
-            call.abandon()
+        waiter.cancel()
+
+
+_ending: set[asyncio.Task[Any]] = set()
+"""Cancelled tasks that have not ended yet; the event loop itself keeps only weak references."""
+
+
+async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> Outcome[T]:
+    """Await a coroutine in a task of its own, no longer than `seconds`.
+
+    In its own task, so that its cancellation can be told from ours, and so that one which ignores being
+    cancelled at the limit is not waited for.
+
+    Args:
+        coroutine: What to await.
+        seconds: How long to wait; None for as long as it takes.
+
+    Returns:
+        What it returned or how it failed; a RouterTimeoutError when it took too long.
+    """
+    task = asyncio.ensure_future(_caught(coroutine))
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            return _expired(seconds or 0.0)
+        return Failure(RouterError("the router cancelled itself")) if task.cancelled() else task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            _ending.add(task)
+            task.add_done_callback(_ending.discard)
+            await asyncio.sleep(0)  # One turn of the loop is all that a well-behaved task needs to end.
+
+
+async def _caught(coroutine: Coroutine[Any, Any, T]) -> Outcome[T]:
+    try:
+        return await coroutine
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # noqa: BLE001 - as in attempt
+        return Failure(error)

@@ -60,8 +60,13 @@ RouterOption = Annotated[
 
 def main() -> None:
     """Run the command; whatever goes wrong is one line on stderr and a non-zero exit status."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # A terminal that cannot show a character gets its escape, not a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except _USAGE_ERROR as error:
         _fail(error.format_message(), error.exit_code)
     except ConfigurationError as error:
@@ -74,6 +79,9 @@ def main() -> None:
         # The reader has gone (`| head`). Python would complain once more when it flushes stdout at exit.
         sys.stdout = None
         sys.exit(1)
+    except OSError as error:  # A full disk under a redirected stdout.
+        sys.stdout = None
+        _fail(str(error), 1)
     sys.exit(status)
 
 
@@ -229,9 +237,14 @@ def _decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Seq
     for index, (prompt, decision) in enumerate(decided):
         score = "-" if decision.score is None else f"{decision.score:.3f}"
         shown = [prompt, *([answers[index]] if answers else [])]
-        first, *rest = [Text(" ".join(text.split())) for text in shown]
+        first, *rest = [Text(_printable(text)) for text in shown]
         table.add_row(first, score, decision.route, *rest)
     return table
+
+
+def _printable(text: str) -> str:
+    """One line of text without the control characters that would steer the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
 
 
 def _rate_line(stats: RoutingStats) -> str:

@@ -112,7 +112,13 @@ def as_time_limit(value: object) -> float:
 
 def finite_or_none(value: object) -> float | None:
     """The value as a float if it is a finite real number (a bool passes for none), else None."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) else None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):  # An integer or fraction beyond the largest float.
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _not_text(name: str, value: object, wanted: str = "a str") -> PromptTypeError:

@@ -1,22 +1,25 @@
 """Saved routers: a folder with `config.json` and safetensors, never pickle.
 
-`config.json` holds `format`, `format_version`, `router_type`, `prefroute_version`, `threshold` and the
-router's own `settings`; `router.safetensors` holds its arrays. Parts that are saved on their own, such as
-an embedder, have a folder of the same form below it.
+`config.json` holds `format`, `format_version`, `router_type`, `prefroute_version`, `threshold`, the router's
+own `settings`, and the digests of the other `files`; `router.safetensors` holds its arrays. Parts that are saved
+on their own, such as an embedder, have a folder of the same form below it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
+import reprlib
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
-from prefroute.errors import PersistenceError, RouterNotFoundError
+from prefroute.errors import ConfigurationError, PersistenceError, RouterNotFoundError
 from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
@@ -80,8 +83,14 @@ def read_router(name_or_path: str | Path | None, own_class: type[Router] | None 
     if not isinstance(settings, dict):
         msg = f"{folder / CONFIG_FILE}: settings must be an object, got {type(settings).__name__}"
         raise PersistenceError(msg)
-    tensors = read_tensors(folder / TENSORS_FILE) if (folder / TENSORS_FILE).is_file() else {}
+    files = config.get("files")
+    if not isinstance(files, dict):
+        msg = f"{folder / CONFIG_FILE}: files must be an object, got {type(files).__name__}"
+        raise PersistenceError(msg)
+    tensors = read_tensors(folder / TENSORS_FILE) if TENSORS_FILE in files else {}
     router = router_class._from_saved(SavedRouter(settings=settings, tensors=tensors), folder)  # noqa: SLF001 - its hook
+    # After reading: a folder that is written anew at this moment is noticed too.
+    _check_files(folder, files)
     if config.get("threshold") is not None:
         try:
             router.threshold = as_threshold(config["threshold"])
@@ -92,24 +101,79 @@ def read_router(name_or_path: str | Path | None, own_class: type[Router] | None 
 
 
 def save_router(router: Router, path: str | Path) -> None:
-    """Write a router to a folder; see `Router.save_pretrained`."""
-    if not router.router_type:
-        # The base hook's message says what is missing.
-        router._to_saved(Path(path))  # noqa: SLF001 - its hook
-        msg = f"{type(router).__name__} cannot be saved: its router_type is empty"
-        raise PersistenceError(msg)
+    """Write a router to a folder; see `Router.save_pretrained`.
+
+    All files are written to a folder of their own first and then moved, so that a full disk leaves the
+    router that was there before. `config.json` comes last and has the digest of each other file, so that
+    a folder which holds parts of two routers is refused when it is read.
+    """
     folder = Path(path)
+    staging = None
     try:
+        if not router.router_type:
+            # The base hook's message says what is missing.
+            router._to_saved(folder)  # noqa: SLF001 - its hook
+            msg = f"{type(router).__name__} cannot be saved: its router_type is empty"
+            raise PersistenceError(msg)
         folder.mkdir(parents=True, exist_ok=True)
-        saved = router._to_saved(folder)  # noqa: SLF001 - its hook
-        threshold = None if router.threshold is None else as_threshold(router.threshold)
-        if saved.tensors:
-            write_tensors(folder / TENSORS_FILE, saved.tensors)
-        # Last, so that a folder without it was not written to the end.
-        write_config(folder, {"router_type": router.router_type, "threshold": threshold, "settings": saved.settings})
-    except OSError as error:
+        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
+        _stage(router, staging)
+        _move(staging, folder)
+    except (OSError, ValueError) as error:
+        if isinstance(error, PersistenceError):
+            raise
         msg = f"cannot write the router to {folder}: {error}"
         raise PersistenceError(msg) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _stage(router: Router, staging: Path) -> None:
+    saved = router._to_saved(staging)  # noqa: SLF001 - its hook
+    if saved.tensors:
+        write_tensors(staging / TENSORS_FILE, saved.tensors)
+    files = sorted(file for file in staging.rglob("*") if file.is_file())
+    write_config(
+        staging,
+        {
+            "router_type": router.router_type,
+            "threshold": None if router.threshold is None else as_threshold(router.threshold),
+            "settings": saved.settings,
+            "files": {file.relative_to(staging).as_posix(): _digest(file) for file in files},
+        },
+    )
+
+
+def _move(staging: Path, folder: Path) -> None:
+    files = [file.relative_to(staging) for file in staging.rglob("*") if file.is_file()]
+    for file in sorted(files, key=lambda file: file == Path(CONFIG_FILE)):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (staging / file).replace(folder / file)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse a folder whose files are not those that were saved together."""
+    for name, digest in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            msg = f"{folder / CONFIG_FILE} names {reprlib.repr(name)}, which lies outside the folder"
+            raise PersistenceError(msg)
+        try:
+            found = _digest(path)
+        except OSError as error:
+            msg = f"{path} cannot be read: {error}"
+            raise PersistenceError(msg) from error
+        if found != digest:
+            msg = (
+                f"{path} is not the file that was saved with this config.json; save the router again, or fetch it anew"
+            )
+            raise PersistenceError(msg)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -132,7 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         msg = f"{folder} holds no saved router: {CONFIG_FILE} is missing (found: {', '.join(held[:8]) or 'nothing'})"
         raise RouterNotFoundError(msg) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path} cannot be read: {error}"
         raise PersistenceError(msg) from error
     if not isinstance(config, dict) or config.get("format") != "prefroute":
@@ -140,7 +204,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise PersistenceError(msg)
     version = config.get("format_version")
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        msg = f"{path} has format_version {version!r}, this prefroute reads 1 to {FORMAT_VERSION}; update prefroute"
+        found = reprlib.repr(version)
+        msg = f"{path} has format_version {found}, this prefroute reads 1 to {FORMAT_VERSION}; update prefroute"
         raise PersistenceError(msg)
     return config
 
@@ -150,7 +215,11 @@ def write_config(folder: Path, fields: Mapping[str, Any]) -> None:
     from prefroute import __version__
 
     header = {"format": "prefroute", "format_version": FORMAT_VERSION, "prefroute_version": __version__}
-    text = json.dumps(header | dict(fields), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        text = json.dumps(header | dict(fields), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    except (TypeError, ValueError) as error:
+        msg = f"settings must be JSON values: {error}"
+        raise PersistenceError(msg) from error
     write_atomically(folder / CONFIG_FILE, text.encode())
 
 
@@ -166,13 +235,13 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         PersistenceError: It is missing or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        msg = f"{path} cannot be read: {error}; save the router again or fetch the folder anew"
+    except Exception as error:
+        # Its own errors, the system's, and KeyError and TypeError for dtypes that numpy has not.
+        msg = f"{path} cannot be read: {type(error).__name__}: {error}; save the router again or fetch the folder anew"
         raise PersistenceError(msg) from error
 
 
@@ -187,15 +256,9 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is never seen half written; an earlier one survives a failure."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    written = Path(name)
+    written = path.parent / f".{path.name}.{uuid4().hex}"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes files that only their owner may read; a saved router gets the usual permissions.
-        umask = os.umask(0)
-        os.umask(umask)
-        written.chmod(0o666 & ~umask)
+        written.write_bytes(data)
         written.replace(path)
     except BaseException:
         written.unlink(missing_ok=True)
@@ -219,9 +282,10 @@ def validated(model: type[T], fields: object, source: Path) -> T:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.dataclasses import dataclass as checked
 
-    strict: Any = checked(model, config=ConfigDict(extra="forbid"), frozen=True)
+    strict: Any = checked(model, config=ConfigDict(extra="forbid", strict=True), frozen=True)
     try:
-        values = TypeAdapter(strict).validate_python(fields)
+        # As JSON, where a nested dataclass is an object; in Python, strict would want it built already.
+        values = TypeAdapter(strict).validate_json(json.dumps(fields))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         msg = f"{source}: {problems}"
@@ -238,7 +302,7 @@ def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Route
     if own_class is not None and name and own_class.router_type == name:
         return own_class
     msg = (
-        f"{folder / CONFIG_FILE} has router_type {name!r}; known: {', '.join(_ROUTER_CLASSES)}. "
+        f"{folder / CONFIG_FILE} has router_type {reprlib.repr(name)}; known: {', '.join(_ROUTER_CLASSES)}. "
         "A router of your own is loaded with its class's from_pretrained"
     )
     raise PersistenceError(msg)
@@ -247,12 +311,21 @@ def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Route
 def _locate(name_or_path: str | Path | None) -> Path:
     if name_or_path is None or name_or_path == "default":
         return DEFAULT_ROUTER
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        msg = f"a router is loaded by folder or hub id, got {type(name_or_path).__name__}: {reprlib.repr(name_or_path)}"
+        raise ConfigurationError(msg)
     folder = Path(name_or_path)
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        msg = f"{folder} is a file; a saved router is a folder with {CONFIG_FILE}"
-        raise RouterNotFoundError(msg)
+    try:
+        if folder.is_dir():
+            return folder
+        if folder.is_file():
+            msg = f"{folder} is a file; a saved router is a folder with {CONFIG_FILE}"
+            raise RouterNotFoundError(msg)
+    except (OSError, ValueError) as error:  # A name too long, a NUL in it, a folder that may not be entered.
+        if isinstance(error, RouterNotFoundError):
+            raise
+        msg = f"no saved router at {reprlib.repr(str(name_or_path))}: {error}"
+        raise RouterNotFoundError(msg) from error
     if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path):
         return _from_hub(name_or_path)
     msg = f"no saved router at {name_or_path!s}: not a folder, and not a hub id of the form owner/name"
@@ -260,9 +333,9 @@ def _locate(name_or_path: str | Path | None) -> Path:
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-
     try:
+        from huggingface_hub import snapshot_download
+
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]

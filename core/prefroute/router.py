@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import reprlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, ClassVar
 
-from prefroute._limits import acall_within, call_within
-from prefroute.errors import PersistenceError, RouterError, RouterTimeoutError, ScoreError, ThresholdError
+from prefroute._limits import Failure, aattempt, aattempt_within, attempt, attempt_within
+from prefroute._outcome import Asked, conclude, policy_of
+from prefroute.errors import PersistenceError
 from prefroute.inputs import as_on_error, as_prompt, as_prompts, as_threshold, as_time_limit
-from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,11 +21,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from prefroute._limits import Outcome
     from prefroute.persistence import SavedRouter
     from prefroute.stats import RoutingStats
-    from prefroute.types import OnError, Route
-
-logger = logging.getLogger(__name__)
+    from prefroute.types import OnError, RoutingDecision
 
 _CHECKS: dict[str, Callable[[object], object]] = {
     "threshold": as_threshold,
@@ -74,7 +71,10 @@ class Router(ABC):
 
     async def awin_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """The same without blocking the event loop; by default `win_probability` in a worker thread."""
-        return await asyncio.to_thread(self.win_probability, prompts)
+        outcome = await asyncio.to_thread(attempt, partial(self.win_probability, prompts))
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        return outcome
 
     def route(
         self,
@@ -105,9 +105,8 @@ class Router(ABC):
             ConfigurationError: `on_error` or `time_limit` cannot be used.
             RouterError: The router failed and `on_error` is `"raise"`.
         """
-        return self.route_batch([as_prompt(prompt)], threshold, on_error=on_error, time_limit=time_limit, stats=stats)[
-            0
-        ]
+        texts = [as_prompt(prompt)]
+        return self.route_batch(texts, threshold, on_error=on_error, time_limit=time_limit, stats=stats)[0]
 
     async def aroute(
         self,
@@ -134,19 +133,10 @@ class Router(ABC):
     ) -> list[RoutingDecision]:
         """Decide for many prompts with one call of the router; arguments and errors as in `route`."""
         texts = as_prompts(prompts)
-        policy = _policy(self, threshold, on_error, time_limit)
+        policy = policy_of(self, threshold, on_error, time_limit)
         started = perf_counter()
-        outcome: object
-        try:
-            if not texts:
-                outcome = ()
-            elif policy.time_limit is None:
-                outcome = self.win_probability(texts)
-            else:
-                outcome = call_within(lambda: self.win_probability(texts), policy.time_limit)
-        except Exception as error:  # noqa: BLE001 - a router may fail in any way; told in _conclude
-            outcome = error
-        return _conclude(self, outcome, len(texts), policy, perf_counter() - started, stats)
+        outcome = self._outcome(texts, policy.time_limit) if texts else ()
+        return conclude(self, outcome, policy, Asked(len(texts), perf_counter() - started), stats)
 
     async def aroute_batch(
         self,
@@ -159,29 +149,25 @@ class Router(ABC):
     ) -> list[RoutingDecision]:
         """`route_batch` without blocking the event loop."""
         texts = as_prompts(prompts)
-        policy = _policy(self, threshold, on_error, time_limit)
+        policy = policy_of(self, threshold, on_error, time_limit)
         started = perf_counter()
-        outcome: object
-        try:
-            outcome = await self._ascore(texts, policy.time_limit) if texts else ()
-        except Exception as error:  # noqa: BLE001 - as in route_batch
-            outcome = error
-        return _conclude(self, outcome, len(texts), policy, perf_counter() - started, stats)
+        outcome = await self._aoutcome(texts, policy.time_limit) if texts else ()
+        return conclude(self, outcome, policy, Asked(len(texts), perf_counter() - started), stats)
 
-    async def _ascore(self, texts: list[str], seconds: float | None) -> NDArray[np.float64]:
+    # A router is given a list of its own: one that empties it must not change what the caller counts.
+
+    def _outcome(self, texts: list[str], seconds: float | None) -> Outcome[object]:
+        work = partial(self.win_probability, list(texts))
+        return attempt(work) if seconds is None else attempt_within(self, work, seconds)
+
+    async def _aoutcome(self, texts: list[str], seconds: float | None) -> Outcome[object]:
+        if getattr(self.awin_probability, "__func__", None) is not Router.awin_probability:
+            return await aattempt(self.awin_probability(list(texts)), seconds)
+        work = partial(self.win_probability, list(texts))
         if seconds is None:
-            return await self.awin_probability(texts)
-        if type(self).awin_probability is Router.awin_probability:
-            # A timed-out to_thread call would keep one of the loop's few executor threads and hold up its shutdown.
-            return await acall_within(lambda: self.win_probability(texts), seconds)
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                return await self.awin_probability(texts)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            msg = f"the router did not answer within its time limit of {seconds:g} s"
-            raise RouterTimeoutError(msg) from error
+            return await asyncio.to_thread(attempt, work)
+        # Not to_thread: a call past its limit would keep one of the loop's few threads and hold up its shutdown.
+        return await aattempt_within(self, work, seconds)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the router to a folder: `config.json` and safetensors, never pickle.
@@ -227,89 +213,3 @@ class Router(ABC):
         """Hook for `from_pretrained`: the opposite of `_to_saved`; the threshold is restored by the caller."""
         msg = f"{cls.__name__} cannot be loaded; a router that can defines router_type, _to_saved and _from_saved"
         raise PersistenceError(msg)
-
-
-@dataclass(frozen=True, slots=True)
-class _Policy:
-    """The settings of one call, checked."""
-
-    threshold: float
-    on_error: OnError
-    time_limit: float | None
-
-
-def _policy(router: Router, threshold: float | None, on_error: OnError | None, time_limit: float | None) -> _Policy:
-    if threshold is None:
-        threshold = router.threshold
-    if threshold is None:
-        msg = (
-            f"{type(router).__name__} has no default threshold; pass threshold= or set router.threshold "
-            "to the score above which a prompt is worth the strong model"
-        )
-        raise ThresholdError(msg)
-    on_error = router.on_error if on_error is None else on_error
-    time_limit = router.time_limit if time_limit is None else time_limit
-    return _Policy(
-        as_threshold(threshold), as_on_error(on_error), None if time_limit is None else as_time_limit(time_limit)
-    )
-
-
-def _conclude(  # noqa: PLR0917 - private, called twice
-    router: Router, outcome: object, n: int, policy: _Policy, seconds: float, stats: RoutingStats | None
-) -> list[RoutingDecision]:
-    """Turn what the router answered, or the exception it raised, into n decisions and count them."""
-    scores: list[float | None] = [None] * n
-    error = outcome if isinstance(outcome, Exception) else None
-    if error is None:
-        try:
-            scores = _usable_scores(outcome, n)
-        except ScoreError as bad:
-            error = bad
-        else:
-            error = _unusable(scores)
-    if error is not None:
-        if policy.on_error == "raise":
-            if isinstance(error, RouterError):
-                raise error
-            raise RouterError(_describe(router, error)) from error
-        failed = scores.count(None)
-        logger.warning("%s; %d of %d prompts go to the %s model", _describe(router, error), failed, n, policy.on_error)
-    decisions = [_decide(score, policy) for score in scores]
-    if stats is not None:
-        stats.record_many(decisions, seconds / n if n else None)
-    return decisions
-
-
-def _decide(score: float | None, policy: _Policy) -> RoutingDecision:
-    if score is None:
-        # "raise" has raised by now, so on_error names a side.
-        route: Route = "weak" if policy.on_error == "weak" else "strong"
-        return RoutingDecision(route=route, score=None, threshold=policy.threshold, reason="router_error")
-    route = "strong" if score >= policy.threshold else "weak"
-    return RoutingDecision(route=route, score=score, threshold=policy.threshold, reason="score")
-
-
-def _usable_scores(outcome: object, n: int) -> list[float | None]:
-    """One float in [0, 1] a prompt, or None where the router gave something else there."""
-    import numpy as np
-
-    try:
-        array = np.asarray(outcome, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        msg = f"win_probability must return {n} numbers, got {type(outcome).__name__}: {reprlib.repr(outcome)}"
-        raise ScoreError(msg) from error
-    if array.shape != (n,):
-        msg = f"win_probability must return shape ({n},), got {array.shape}"
-        raise ScoreError(msg)
-    return [value if 0.0 <= value <= 1.0 else None for value in array.tolist()]
-
-
-def _unusable(scores: list[float | None]) -> ScoreError | None:
-    if None not in scores:
-        return None
-    return ScoreError(f"win_probability gave no number in [0, 1] for {scores.count(None)} of {len(scores)} prompts")
-
-
-def _describe(router: Router, error: Exception) -> str:
-    """The failure in one line; what was routed stays out of it, for prompts are private."""
-    return f"{type(router).__name__} failed: {type(error).__name__}: {error}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections import Counter, deque
+import weakref
+from collections import Counter, OrderedDict, deque
 from math import ceil, nan
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_WINDOW = 1000
 _QUANTILES = (0.5, 0.9, 0.99)
+_REMEMBERED = 10_000
+"""How many decisions `record_once` tells apart; those of one call are seen again long before they are forgotten."""
 
 
 class StatsSnapshot(TypedDict):
@@ -51,11 +55,13 @@ class RoutingStats:
         self.window = window
         self._lock = threading.Lock()
         self._clear()
+        _instances.add(self)
 
     def _clear(self) -> None:
         self._by_route: Counter[str] = Counter(strong=0, weak=0)
         self._by_reason: Counter[str] = Counter()
         self._recent: deque[tuple[bool, float | None]] = deque(maxlen=self.window)
+        self._seen: OrderedDict[str, None] = OrderedDict()
 
     def record(self, decision: RoutingDecision, seconds: float | None = None) -> None:
         """Count one decision.
@@ -70,9 +76,24 @@ class RoutingStats:
         """Count several decisions at once; `seconds` is the time that each took."""
         with self._lock:
             for decision in decisions:
-                self._by_route[decision.route] += 1
-                self._by_reason[decision.reason] += 1
-                self._recent.append((decision.is_strong, seconds))
+                self._add(decision, seconds)
+
+    def record_once(self, decision: RoutingDecision) -> None:
+        """Count a decision unless one with its `id` was counted here already.
+
+        For those who see a decision from outside, in each of the runs that it leads to.
+        """
+        with self._lock:
+            if decision.id not in self._seen:
+                self._seen[decision.id] = None
+                if len(self._seen) > _REMEMBERED:
+                    self._seen.popitem(last=False)
+                self._add(decision, None)
+
+    def _add(self, decision: RoutingDecision, seconds: float | None) -> None:
+        self._by_route[decision.route] += 1
+        self._by_reason[decision.reason] += 1
+        self._recent.append((decision.is_strong, seconds))
 
     def reset(self) -> None:
         """Forget every decision."""
@@ -127,12 +148,27 @@ class RoutingStats:
                 "_by_route": self._by_route.copy(),
                 "_by_reason": self._by_reason.copy(),
                 "_recent": self._recent.copy(),
+                "_seen": self._seen.copy(),
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state with a lock of its own."""
         self.__dict__.update(state)
         self._lock = threading.Lock()
+        _instances.add(self)
+
+
+_instances: weakref.WeakSet[RoutingStats] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Renew the locks: one that another thread held at the fork would never be released in the child."""
+    for stats in _instances:
+        stats._lock = threading.Lock()  # noqa: SLF001 - same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class ReportsStats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -60,7 +60,20 @@ class RoutingDecision:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RoutingDecision:
-        """Rebuild a decision from `as_dict()`; keys that it does not know are ignored."""
+        """Rebuild a decision from `as_dict()`; keys that it does not know are ignored.
+
+        Raises:
+            KeyError: A field is missing.
+            ValueError: A field holds what no decision has.
+            TypeError: The id is not a str.
+        """
+        for name, allowed in (("route", get_args(Route)), ("reason", get_args(Reason))):
+            if fields[name] not in allowed:
+                msg = f"{name} must be one of {', '.join(allowed)}; got {fields[name]!r}"
+                raise ValueError(msg)
+        if not isinstance(fields["id"], str):
+            msg = f"id must be a str, got {type(fields['id']).__name__}"
+            raise TypeError(msg)
         return cls(
             route=fields["route"],
             score=fields["score"],

@@ -24,6 +24,12 @@ class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
     `create_agent(model.bind(threshold=0.1), tools)` would route by the default threshold.
     """
 
+    @override
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        # A key may be among the arguments.
+        yield "bound", self.bound
+        yield "kwargs", {name: value if name == THRESHOLD_KWARG else "..." for name, value in self.kwargs.items()}
+
     # The annotation must be there at run time: RunnableWithFallbacks reads it to bind tools to each fallback.
     def bind_tools(
         self,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import RunnableBinding, RunnableParallel, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeAlias, TypeGuard
-
-    from langchain_core.runnables import Runnable
 
     AnyRunnable: TypeAlias = Runnable[Any, Any]
     Change: TypeAlias = Callable[[AnyRunnable], AnyRunnable]
@@ -59,6 +64,8 @@ def with_fields(child: AnyRunnable, fields: Mapping[str, Any]) -> AnyRunnable | 
     """A copy of a child whose chat models have these fields set, or None where there is no model to set them on."""
 
     def change(model: AnyRunnable) -> AnyRunnable:
+        if isinstance(model, DynamicRunnable):
+            return _change_configurable(model, lambda inner: _change_models(inner, change, _rewrap))
         if not isinstance(model, BaseChatModel):
             return model
         copy = model.model_copy(update=dict(fields))
@@ -67,6 +74,21 @@ def with_fields(child: AnyRunnable, fields: Mapping[str, Any]) -> AnyRunnable | 
         return copy
 
     return None if find_model(child) is None else _change_models(child, change, _rewrap)
+
+
+def _change_configurable(child: DynamicRunnable[Any, Any], change: Change) -> AnyRunnable:
+    """Rebuild what `configurable_fields` or `configurable_alternatives` made, around changed models."""
+    update: dict[str, Any] = {"default": change(child.default)}
+    if isinstance(child, RunnableConfigurableAlternatives):
+        update["alternatives"] = {
+            name: change(made) if isinstance(made, Runnable) else partial(_changed, made, change)
+            for name, made in child.alternatives.items()
+        }
+    return child.model_copy(update=update)
+
+
+def _changed(make: Callable[[], AnyRunnable], change: Change) -> AnyRunnable:
+    return change(make())
 
 
 def with_tools(child: AnyRunnable, tools: Any, **kwargs: Any) -> AnyRunnable:

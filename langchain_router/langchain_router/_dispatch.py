@@ -12,9 +12,9 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config, merge_configs
-from langchain_core.runnables.utils import ConfigurableFieldSpec, gather_with_concurrency, get_unique_config_specs
+from langchain_core.runnables.utils import ConfigurableFieldSpec, gather_with_concurrency
 
-from langchain_router._messages import ROUTING_KEY, annotated, prompt_text
+from langchain_router._messages import OUTER_KEY, ROUTING_KEY, annotated, nested, prompt_text
 from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
@@ -69,9 +69,14 @@ class Dispatch:
             description="Prompts whose score is at or above it go to the strong model.",
             default=default,
         )
-        # Children that route as well read the same key, with a default of their own.
-        inner = [*self.strong.config_specs, *self.weak.config_specs]
-        return get_unique_config_specs([own, *(spec for spec in inner if spec.id != THRESHOLD_CONFIGURABLE)])
+        specs = {THRESHOLD_CONFIGURABLE: own}
+        for spec in (*self.strong.config_specs, *self.weak.config_specs):
+            known = specs.setdefault(spec.id, spec)
+            # Children that route as well read the same key. Whatever else both read they may read with different
+            # defaults, and then there is no common one to tell.
+            if known not in {own, spec}:
+                specs[spec.id] = known._replace(default=None)
+        return list(specs.values())
 
     def prepare(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
         """Decide where one call goes and make its config."""
@@ -214,10 +219,9 @@ class Dispatch:
 
     def handover(self, decision: RoutingDecision, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Call:
         """The call as the chosen child gets it."""
-        own: RunnableConfig = {
-            **config,
-            "metadata": {**(config.get("metadata") or {}), **(self.metadata or {}), ROUTING_KEY: decision.as_dict()},
-        }
+        metadata = config.get("metadata") or {}
+        routing = nested(decision, OUTER_KEY, metadata.get(ROUTING_KEY))
+        own: RunnableConfig = {**config, "metadata": {**metadata, **(self.metadata or {}), ROUTING_KEY: routing}}
         if self.tags:
             own["tags"] = list(dict.fromkeys([*(config.get("tags") or ()), *self.tags]))
         if self.callbacks:

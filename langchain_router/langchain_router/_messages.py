@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ROUTING_KEY = "routing"
 """Where the decision stands, in run metadata and in `response_metadata`."""
 
+OUTER_KEY, INNER_KEY = "outer", "inner"
+"""Where one routed model is a side of another: the other's decision, below `routing`, in metadata and in a message."""
+
 
 def prompt_text(value: Any) -> str:
     """The text that a call is routed by: the last human message, or the last message where there is none.
@@ -48,15 +51,19 @@ def prompt_text(value: Any) -> str:
     return "" if last is None else str(last.text)
 
 
+def nested(decision: RoutingDecision, key: str, other: object) -> dict[str, Any]:
+    """A decision as a dictionary, with that of the routed model around or inside this one, if there is any."""
+    return decision.as_dict() | ({key: other} if isinstance(other, dict) else {})
+
+
 def annotated(value: Any, decision: RoutingDecision) -> Any:
     """What a child returned, with the decision in `response_metadata`; anything that is no message stays as it is.
 
     Always a copy: the same message may stand in a cache.
     """
     if isinstance(value, BaseMessage):
-        return value.model_copy(
-            update={"response_metadata": {**value.response_metadata, ROUTING_KEY: decision.as_dict()}}
-        )
+        routing = nested(decision, INNER_KEY, value.response_metadata.get(ROUTING_KEY))
+        return value.model_copy(update={"response_metadata": {**value.response_metadata, ROUTING_KEY: routing}})
     if isinstance(value, dict) and isinstance(value.get("raw"), BaseMessage):
         # What a structured output is with `include_raw`.
         return type(value)({**value, "raw": annotated(value["raw"], decision)})

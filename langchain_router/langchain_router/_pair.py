@@ -8,6 +8,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable
+from pydantic import field_serializer
 from typing_extensions import override
 
 from langchain_router._children import describe, find_model
@@ -33,6 +34,10 @@ class ChatModelPair(BaseChatModel):
     @override
     def _identifying_params(self) -> Mapping[str, Any]:
         return {"strong": describe(self.strong), "weak": describe(self.weak)}
+
+    @field_serializer("strong", "weak")
+    def _without_keys(self, child: Runnable[Any, Any]) -> dict[str, Any]:
+        return describe(child)
 
     @override
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from langchain_router._messages import ROUTING_KEY
-from prefroute.stats import DEFAULT_WINDOW, RoutingStats
-from prefroute.types import Reason, Route, RoutingDecision
+from langchain_router._messages import OUTER_KEY, ROUTING_KEY
+from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats
+from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prefroute.stats import StatsSnapshot
-
 logger = logging.getLogger(__name__)
 
-_REMEMBERED = 10_000
-"""How many decisions are told apart. One is seen again only by runs below its own, so long before it is forgotten."""
 
-
-class StrongCallRateHandler(BaseCallbackHandler):
+class StrongCallRateHandler(ReportsStats, BaseCallbackHandler):
     """Counts the routing decisions of the runs it sees, each one once.
 
     Works wherever callbacks go: on one call, a chain, a graph; with sync and async code, from any number of threads.
@@ -50,28 +43,6 @@ class StrongCallRateHandler(BaseCallbackHandler):
 
     def __init__(self, window: int = DEFAULT_WINDOW) -> None:
         self._stats = RoutingStats(window)
-        self._seen: OrderedDict[str, None] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def strong_rate(self) -> float:
-        """Share of decisions that chose the strong model; NaN before the first."""
-        return self._stats.strong_rate
-
-    @property
-    def window_strong_rate(self) -> float:
-        """The same over the latest `window` decisions; NaN before the first."""
-        return self._stats.window_strong_rate
-
-    def snapshot(self) -> StatsSnapshot:
-        """All figures at one moment; latencies are None, for a run does not tell them."""
-        return self._stats.snapshot()
-
-    def reset(self) -> None:
-        """Forget every decision."""
-        with self._lock:
-            self._seen.clear()
-            self._stats.reset()
 
     def on_chat_model_start(self, *_: Any, metadata: Mapping[str, Any] | None = None, **__: Any) -> None:
         """Count the decision that a chat model's run carries."""
@@ -86,20 +57,10 @@ class StrongCallRateHandler(BaseCallbackHandler):
         self._count(metadata)
 
     def _count(self, metadata: Mapping[str, Any] | None) -> None:
-        routing = (metadata or {}).get(ROUTING_KEY)
-        if routing is None:
-            return
         try:
-            decision = RoutingDecision.from_dict(routing)
-            if decision.route not in get_args(Route) or decision.reason not in get_args(Reason):
-                return
-            with self._lock:
-                if decision.id in self._seen:
-                    return
-                self._seen[decision.id] = None
-                if len(self._seen) > _REMEMBERED:
-                    self._seen.popitem(last=False)
-                self._stats.record(decision)
-        except (KeyError, TypeError, AttributeError):
-            # Metadata is anybody's: something else may stand under this key.
+            routing = (metadata or {}).get(ROUTING_KEY)
+            while routing is not None:
+                self._stats.record_once(RoutingDecision.from_dict(routing))
+                routing = routing.get(OUTER_KEY)
+        except Exception:  # noqa: BLE001 - metadata is anybody's, and a handler must not disturb the call
             logger.debug("run metadata holds no routing decision under %r", ROUTING_KEY)

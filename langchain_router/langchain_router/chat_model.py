@@ -65,7 +65,7 @@ class RoutedChatModel(ChatModelPair):
         PersistenceError: There is no readable router at `router`.
     """
 
-    router: Router
+    router: Router = Field(exclude=True)
     threshold: float | None = None
     on_router_error: OnError | None = None
     router_time_limit: float | None = None

@@ -10,16 +10,13 @@ from llama_index.core.callbacks.schema import CBEventType
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
 from llamaindex_router.events import RoutingDecisionEvent, tagged_decision
-from prefroute import RoutingStats
-from prefroute.stats import DEFAULT_WINDOW
+from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats
 
 if TYPE_CHECKING:
     from llama_index.core.instrumentation.events import BaseEvent
 
-    from prefroute import StatsSnapshot
 
-
-class StrongCallRateEventHandler(BaseEventHandler):
+class StrongCallRateEventHandler(ReportsStats, BaseEventHandler):
     """Counts routing *decisions*, of every routed LLM and selector, through instrumentation.
 
     This is the strong-call rate in the sense of calibration: one count for each time a router was asked.
@@ -49,31 +46,14 @@ class StrongCallRateEventHandler(BaseEventHandler):
         if isinstance(event, RoutingDecisionEvent):
             self._stats.record(event.decision, event.seconds)
 
-    @property
-    def strong_rate(self) -> float:
-        """Share of decisions that chose the strong side; NaN before the first."""
-        return self._stats.strong_rate
 
-    @property
-    def window_strong_rate(self) -> float:
-        """The same over the latest `window` decisions; NaN before the first."""
-        return self._stats.window_strong_rate
-
-    def snapshot(self) -> StatsSnapshot:
-        """All figures at one moment."""
-        return self._stats.snapshot()
-
-    def reset(self) -> None:
-        """Forget every decision."""
-        self._stats.reset()
-
-
-class StrongCallRateHandler(BaseCallbackHandler):
+class StrongCallRateHandler(ReportsStats, BaseCallbackHandler):
     """Counts *calls of an LLM* that a routed LLM made, through the callback manager.
 
     One decision can be several calls (a structured prediction that is repaired, a ReAct step) or none (a
     selector's choice of a query engine), so the rate can differ from that of `StrongCallRateEventHandler`.
-    Calls of LLMs that are not routed do not count.
+    Calls of LLMs that are not routed do not count, except what a tool calls while a routed `predict_and_call`
+    runs it.
         ```python
         handler = StrongCallRateHandler()
         Settings.callback_manager.add_handler(handler)  # or RoutedLLM(..., callback_manager=...)
@@ -114,21 +94,3 @@ class StrongCallRateHandler(BaseCallbackHandler):
 
     def end_trace(self, trace_id: str | None = None, trace_map: dict[str, list[str]] | None = None) -> None:
         """Nothing: traces are not counted."""
-
-    @property
-    def strong_rate(self) -> float:
-        """Share of calls that went to the strong LLM; NaN before the first."""
-        return self._stats.strong_rate
-
-    @property
-    def window_strong_rate(self) -> float:
-        """The same over the latest `window` calls; NaN before the first."""
-        return self._stats.window_strong_rate
-
-    def snapshot(self) -> StatsSnapshot:
-        """All figures at one moment; there are no latencies among them."""
-        return self._stats.snapshot()
-
-    def reset(self) -> None:
-        """Forget every call."""
-        self._stats.reset()

@@ -74,6 +74,30 @@ def test_arguments_that_are_no_text_come_out_as_valid_json(run: Run, fixed: Fixe
     json.loads(out)["prompt"].encode()
 
 
+def test_control_characters_do_not_reach_the_terminal(run: Run, fixed: FixedRouter) -> None:
+    _, out, _ = run("route", "a \x1b]0;title\x07\x1b[2J b")
+    assert "a \ufffd]0;title\ufffd\ufffd[2J b" in out
+
+
+@pytest.mark.parametrize("arguments", [["route", "h\xe9llo \u8a3c\u660e"], ["demo"]])
+def test_a_terminal_without_unicode_gets_escapes(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "prefroute", *arguments]
+    done = subprocess.run(command, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "prompt" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which always is a full disk")
+@pytest.mark.parametrize("arguments", [["route", "--json", "x"], ["route", "x"], ["--help"]])
+def test_a_full_disk_under_stdout_is_one_line_on_stderr(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "prefroute", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("prefroute: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -195,5 +195,5 @@ def test_a_router_that_cannot_be_saved_or_read_says_why(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["settings"]["length"]["deviation"] = 0.0
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(PersistenceError, match="deviation must be above 0"):
+    with pytest.raises(PersistenceError, match="must be finite and deviation above 0"):
         load_router(tmp_path)

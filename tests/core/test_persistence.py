@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefroute import PersistenceError, Router, RouterNotFoundError, load_router
+from prefroute import ConfigurationError, PersistenceError, Router, RouterNotFoundError, load_router
 from prefroute.persistence import SavedRouter, read_tensors, validated, write_atomically, write_tensors
 from prefroute.testing import FixedRouter
 
@@ -72,7 +73,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         ConstantRouter(0.5).save_pretrained(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "./no/where/at/all", "a b/c", Path("owner/name")])
+@pytest.mark.parametrize("name", ["", 5, 0.5])
+def test_what_names_no_router_is_told(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="loaded by folder or hub id, got"):
+        load_router(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "nowhere", "./no/where/at/all", "a b/c", Path("owner/name")])
 def test_a_missing_router_is_told(name: Any) -> None:
     with pytest.raises(RouterNotFoundError, match="no saved router at"):
         load_router(name)
@@ -101,6 +108,7 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
         ('{"format": "prefroute", "format_version": 1, "router_type": "os.system"}', "router_type 'os.system'; known:"),
         ('{"format": "prefroute", "format_version": 1}', "router_type None"),
         ("\udcff", "cannot be read"),
+        ("[" * 200_000, "cannot be read"),
     ],
 )
 def test_a_damaged_config_is_told(tmp_path: Path, text: str, problem: str) -> None:
@@ -116,6 +124,9 @@ def test_a_wrong_class_or_field_is_told(tmp_path: Path) -> None:
     edit(folder, threshold="high")
     with pytest.raises(PersistenceError, match=r"config\.json: threshold must be a finite number"):
         ConstantRouter.from_pretrained(folder)
+    edit(folder, threshold=10**400)
+    with pytest.raises(PersistenceError, match=r"config\.json: threshold must be a finite number"):
+        ConstantRouter.from_pretrained(folder)
     edit(folder, threshold=0.5, settings=[])
     with pytest.raises(PersistenceError, match="settings must be an object, got list"):
         ConstantRouter.from_pretrained(folder)
@@ -123,10 +134,84 @@ def test_a_wrong_class_or_field_is_told(tmp_path: Path) -> None:
 
 def test_damaged_tensors_are_told(tmp_path: Path) -> None:
     folder = saved(tmp_path)
-    for damage in (b"", b"\x80\x04pickle", (folder / "router.safetensors").read_bytes()[:-3]):
+    bfloat16 = json.dumps({"value": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    unknown = len(bfloat16).to_bytes(8, "little") + bfloat16 + b"\0\0"
+    for damage in (b"", b"\x80\x04pickle", (folder / "router.safetensors").read_bytes()[:-3], unknown):
         (folder / "router.safetensors").write_bytes(damage)
         with pytest.raises(PersistenceError, match=r"router\.safetensors cannot be read"):
             ConstantRouter.from_pretrained(folder)
+
+
+def test_parts_of_two_routers_are_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "a")
+    other = ConstantRouter(0.5)
+    other.save_pretrained(tmp_path / "b")
+    (tmp_path / "b" / "router.safetensors").replace(folder / "router.safetensors")
+    with pytest.raises(PersistenceError, match=r"router\.safetensors is not the file that was saved with"):
+        ConstantRouter.from_pretrained(folder)
+    saved(folder)
+    files = json.loads((folder / "config.json").read_text())["files"]
+    edit(folder, files={**files, "../b/config.json": "0"})
+    with pytest.raises(PersistenceError, match="lies outside the folder"):
+        ConstantRouter.from_pretrained(folder)
+    edit(folder, files={**files, "gone.safetensors": "0"})
+    with pytest.raises(PersistenceError, match=r"gone\.safetensors cannot be read"):
+        ConstantRouter.from_pretrained(folder)
+    edit(folder, files=None)
+    with pytest.raises(PersistenceError, match="files must be an object, got NoneType"):
+        ConstantRouter.from_pretrained(folder)
+
+
+def test_a_full_disk_leaves_the_router_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(tmp_path)
+    written: list[Path] = []
+    real = Path.write_bytes
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(PersistenceError, match="No space left"):
+        ConstantRouter(0.5).save_pretrained(folder)
+    assert len(written) == 2
+    assert ConstantRouter.from_pretrained(folder).value == 0.75
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "router.safetensors"]
+
+
+def test_loading_while_another_thread_saves_gives_a_router_that_was_saved(tmp_path: Path) -> None:
+    folder, done = saved(tmp_path), threading.Event()
+
+    def save() -> None:
+        for index in range(60):
+            ConstantRouter(0.25 if index % 2 else 0.75).save_pretrained(folder)
+        done.set()
+
+    thread = threading.Thread(target=save)
+    thread.start()
+    loads = 0
+    while not done.is_set() or not loads:
+        try:
+            router = ConstantRouter.from_pretrained(folder)
+        except PersistenceError:
+            continue
+        loads += 1
+        assert router.value in {0.25, 0.75}
+    thread.join()
+
+
+def test_settings_that_are_no_json_are_refused_and_leave_the_router_that_was_there(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+
+    class Odd(ConstantRouter):
+        def _to_saved(self, folder: Path) -> SavedRouter:
+            return SavedRouter(settings={"odd": object()})
+
+    with pytest.raises(PersistenceError, match="settings must be JSON values"):
+        Odd(0.5).save_pretrained(folder)
+    assert ConstantRouter.from_pretrained(folder).value == 0.75
 
 
 def test_transposed_tensors_come_back_as_they_were(tmp_path: Path) -> None:
@@ -140,10 +225,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
     write_atomically(path, b"old")
 
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="Input/output"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["config.json"]
@@ -178,4 +263,6 @@ def test_settings_are_checked_field_by_field(tmp_path: Path) -> None:
 
     assert validated(Settings, {"dimension": 3}, tmp_path) == Settings(3)
     with pytest.raises(PersistenceError, match=r"dimension: .*valid integer.*; extra: "):
-        validated(Settings, {"dimension": "x", "extra": 1}, tmp_path)
+        validated(Settings, {"dimension": "3", "extra": 1}, tmp_path)
+    with pytest.raises(PersistenceError, match="dimension: "):
+        validated(Settings, {"dimension": True}, tmp_path)

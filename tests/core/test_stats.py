@@ -45,6 +45,28 @@ def test_counts_rates_and_nearest_rank_latencies() -> None:
     assert json.loads(json.dumps(snapshot, allow_nan=False)) == snapshot
 
 
+def test_a_decision_seen_again_counts_once() -> None:
+    stats = RoutingStats()
+    for decision in (STRONG, WEAK, STRONG, STRONG):
+        stats.record_once(decision)
+    assert stats.snapshot()["by_route"] == {"strong": 1, "weak": 1}
+    copy.deepcopy(stats).record_once(STRONG)
+    pickle.loads(pickle.dumps(stats)).record_once(WEAK)
+    assert stats.total == 2
+    stats.reset()
+    stats.record_once(STRONG)
+    assert stats.total == 1
+
+
+def test_the_memory_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefroute.stats._REMEMBERED", 3)
+    stats = RoutingStats()
+    for _ in range(10):
+        stats.record_once(RoutingDecision("weak", 0.1, 0.5, "score"))
+    assert stats.total == 10
+    assert len(stats._seen) == 3
+
+
 def test_the_window_forgets_and_the_total_does_not() -> None:
     stats = RoutingStats(window=3)
     stats.record_many([STRONG] * 5 + [WEAK, WEAK])

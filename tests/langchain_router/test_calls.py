@@ -217,12 +217,12 @@ async def test_a_failing_router_fails_open(setup: Any, caplog: pytest.LogCapture
     assert message.response_metadata["routing"]["score"] is None
     assert (await pair.model.ainvoke("easy")).content == "strong"
     assert pair.model.stats.snapshot()["by_reason"] == {"router_error": 2}
-    assert "this router always fails" in caplog.text
+    assert "FailingRouter failed: RuntimeError; 1 of 1 prompts go to" in caplog.text
 
 
 def test_the_constructor_says_where_failures_go(setup: Any) -> None:
     assert setup(router=FailingRouter(), on_router_error="weak").model.invoke("hard").content == "weak"
-    with pytest.raises(RouterError, match="always fails"):
+    with pytest.raises(RouterError, match="FailingRouter failed: RuntimeError"):
         setup(router=FailingRouter(), on_router_error="raise").model.invoke("hard")
 
 

@@ -99,7 +99,7 @@ def test_a_child_must_be_a_runnable(fake: Any, child: Any) -> None:
     ],
 )
 def test_unusable_policies_are_refused(setup: Any, settings: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"on_error|time_limit|stats"):
+    with pytest.raises(ConfigurationError, match=r"when the router fails|time limit|stats"):
         setup(**settings)
 
 
@@ -227,3 +227,40 @@ def test_it_can_be_copied_and_pickled(setup: Any) -> None:
         assert "strong model" in same.invoke("hard").text
         assert same.stats.total == 1
     assert model.stats.total == 0
+
+
+def test_settings_reach_models_behind_configurable_wrappers(setup: Any, fake: Any) -> None:
+    pair = setup()
+    fields = pair.strong.configurable_fields(name=ConfigurableField(id="name"))
+    alternatives = pair.weak.configurable_alternatives(
+        ConfigurableField(id="which"),
+        default_key="one",
+        other=fake(model_name="other"),
+        made=lambda: fake(model_name="made"),
+    )
+    model = RoutedChatModel(strong=fields, weak=alternatives, router=pair.router, output_version="v1")
+    assert model.strong.default.output_version == "v1"
+    assert model.weak.default.output_version == "v1"
+    assert model.weak.alternatives["other"].output_version == "v1"
+    assert model.weak.alternatives["made"]().output_version == "v1"
+    assert pair.strong.output_version != "v1"
+
+
+def test_children_configurable_by_the_same_name_with_different_defaults(setup: Any) -> None:
+    pair = setup()
+    strong, weak = (
+        child.model_copy(update={"name": name}).configurable_fields(name=ConfigurableField(id="name"))
+        for child, name in ((pair.strong, "s"), (pair.weak, "w"))
+    )
+    model = RoutedChatModel(strong=strong, weak=weak, router=pair.router)
+    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, "name": None}
+    assert "name" in str((RunnableLambda(lambda x: x) | model).config_schema().model_json_schema())
+
+
+def test_a_dump_holds_no_keys_and_no_router(setup: Any) -> None:
+    pair = setup()
+    model = RoutedChatModel(strong=pair.strong.bind(api_key="sk-secret"), weak=pair.weak, router=pair.router)
+    assert "sk-secret" not in model.model_dump_json()
+    assert "router" not in model.model_dump()
+    assert "sk-secret" not in repr(model.bind(api_key="sk-secret", threshold=0.25))
+    assert "0.25" in repr(model.bind(api_key="sk-secret", threshold=0.25))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import threading
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 
-from langchain_router import StrongCallRateHandler, callbacks
+from langchain_router import RoutedChatModel, StrongCallRateHandler
 from prefroute import ConfigurationError, RoutingDecision
+from prefroute.testing import FixedRouter
 
 
 def decision(route: Any = "strong") -> dict[str, Any]:
@@ -45,11 +48,11 @@ def test_one_decision_counts_once_however_many_runs_show_it() -> None:
 
 
 def test_what_it_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "_REMEMBERED", 3)
+    monkeypatch.setattr("prefroute.stats._REMEMBERED", 3)
     handler = StrongCallRateHandler()
     for _ in range(10):
         handler.on_chat_model_start({}, [[]], metadata={"routing": decision()})
-    assert len(handler._seen) == 3
+    assert len(handler._stats._seen) == 3
     assert handler.snapshot()["total"] == 10
 
 
@@ -112,3 +115,26 @@ def test_threads_may_share_it() -> None:
     for thread in threads:
         thread.join()
     assert handler.snapshot()["total"] == 200
+
+
+def test_nested_routed_models_count_both_decisions_and_show_both(setup: Any) -> None:
+    inner = setup(router=FixedRouter(0.2)).model
+    outer = RoutedChatModel(strong=inner, weak=inner.weak, router=FixedRouter(0.9))
+    rate = StrongCallRateHandler()
+    message = outer.invoke("hi", config={"callbacks": [rate]})
+    assert rate.snapshot()["by_route"] == {"strong": 1, "weak": 1}
+    routing = message.response_metadata["routing"]
+    assert (routing["route"], routing["inner"]["route"]) == ("strong", "weak")
+
+
+@pytest.mark.parametrize("metadata", [{"routing": {"route": ["strong"], "reason": "score"}}, 7, {"routing": 7}])
+def test_garbage_in_metadata_disturbs_nobody(metadata: Any) -> None:
+    rate = StrongCallRateHandler()
+    rate.on_chain_start({}, {}, metadata=metadata)
+    assert rate.snapshot()["total"] == 0
+
+
+def test_a_handler_can_be_copied_and_pickled() -> None:
+    rate = StrongCallRateHandler()
+    for twin in (copy.deepcopy(rate), pickle.loads(pickle.dumps(rate))):
+        assert twin.snapshot() == rate.snapshot()

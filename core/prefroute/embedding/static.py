@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefroute.errors import PersistenceError
+from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.inputs import as_prompts
 from prefroute.persistence import (
     CONFIG_FILE,
@@ -34,6 +34,10 @@ _CHUNK = 256
 """Texts tokenised at a time: bounds the memory that the encodings of a large batch take."""
 
 
+_LARGEST = 1e15
+"""Largest product of an embedding and a weight: sums and squares of such stay far from the end of float32."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StaticEmbedderConfig:
     """How text is cut.
@@ -45,6 +49,12 @@ class StaticEmbedderConfig:
 
     max_characters: int = 3072
     max_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse to read nothing at all."""
+        if self.max_characters < 1 or self.max_tokens < 1:
+            msg = f"max_characters and max_tokens must be at least 1, got {self.max_characters} and {self.max_tokens}"
+            raise ConfigurationError(msg)
 
 
 class StaticEmbedder:
@@ -187,6 +197,8 @@ def _check_shapes(tensors: dict[str, NDArray[np.generic]], vocabulary: int, path
     if not np.issubdtype(mapping.dtype, np.integer) or mapping.min() < 0 or mapping.max() >= len(vectors):
         msg = f"{path}: mapping points outside the {len(vectors)} rows of embeddings"
         raise PersistenceError(msg)
-    if not np.isfinite(weights).all():
-        msg = f"{path}: weights hold a value that is not finite"
+    # Products of the two are summed in float32: not finite, or near its end, would make scores that are no numbers.
+    largest = [np.abs(tensor.astype(np.float64)).max(initial=0.0) for tensor in (vectors, weights)]
+    if weights.dtype != np.float32 or not np.isfinite(largest).all() or largest[0] * largest[1] > _LARGEST:
+        msg = f"{path}: embeddings and float32 weights must be finite with products below {_LARGEST:g}"
         raise PersistenceError(msg)

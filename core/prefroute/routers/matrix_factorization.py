@@ -39,9 +39,9 @@ class LengthFeature:
     weight: float
 
     def __post_init__(self) -> None:
-        """Refuse a deviation that nothing can be divided by."""
-        if not self.deviation > 0:
-            msg = f"deviation must be above 0, got {self.deviation}"
+        """Refuse what would make a score that is no number."""
+        if None in {finite_or_none(value) for value in (self.mean, self.deviation, self.weight)} or self.deviation <= 0:
+            msg = f"mean, deviation and weight must be finite and deviation above 0, got {self}"
             raise ConfigurationError(msg)
 
     def logits(self, prompts: Sequence[str]) -> NDArray[np.float64]:
