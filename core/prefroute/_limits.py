@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from prefroute.errors import RouterError, RouterTimeoutError
+from prefroute.errors import RouterTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -150,24 +150,22 @@ _ending: set[asyncio.Task[Any]] = set()
 
 
 async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> Outcome[T]:
-    """Await a coroutine in a task of its own, no longer than `seconds`.
-
-    In its own task, so that its cancellation can be told from ours, and so that one which ignores being
-    cancelled at the limit is not waited for.
+    """Await a coroutine, no longer than `seconds`.
 
     Args:
         coroutine: What to await.
-        seconds: How long to wait; None for as long as it takes.
+        seconds: How long to wait; None for as long as it takes. With a limit it runs in a task of its own,
+            so that one which ignores being cancelled at the limit is not waited for.
 
     Returns:
         What it returned or how it failed; a RouterTimeoutError when it took too long.
     """
+    if seconds is None:
+        return await _caught(coroutine)
     task = asyncio.ensure_future(_caught(coroutine))
     try:
         await asyncio.wait([task], timeout=seconds)
-        if not task.done():
-            return _expired(seconds or 0.0)
-        return Failure(RouterError("the router cancelled itself")) if task.cancelled() else task.result()
+        return task.result() if task.done() else _expired(seconds)
     finally:
         if not task.done():
             task.cancel()
@@ -179,7 +177,13 @@ async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> 
 async def _caught(coroutine: Coroutine[Any, Any, T]) -> Outcome[T]:
     try:
         return await coroutine
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
+    except asyncio.CancelledError as error:
+        # Ours to pass on if somebody cancelled this task; otherwise something that the router awaited was cancelled.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return Failure(error)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - as in attempt
         return Failure(error)

@@ -155,8 +155,11 @@ def _usable_scores(outcome: object, n: int) -> list[float | None]:
     if array.shape != (n,):
         msg = f"win_probability must return shape ({n},), got {array.shape}"
         raise ScoreError(msg)
-    within = (array >= -_ROUNDING) & (array <= 1.0 + _ROUNDING)
-    return [score if usable else None for score, usable in zip(array.clip(0.0, 1.0).tolist(), within, strict=True)]
+    return [score if 0.0 <= score <= 1.0 else _clipped(score) for score in array.tolist()]
+
+
+def _clipped(score: float) -> float | None:
+    return min(max(score, 0.0), 1.0) if -_ROUNDING <= score <= 1.0 + _ROUNDING else None
 
 
 def _unusable(scores: list[float | None]) -> ScoreError | None:

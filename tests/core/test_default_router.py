@@ -119,3 +119,20 @@ print(sorted({"torch", "transformers", "openai", "pandas", "model2vec", "sklearn
 """
     done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("score\n[]\n", "")
+
+
+async def test_short_text_is_scored_at_once_and_long_text_leaves_the_loop_free() -> None:
+    here = threading.current_thread()
+    seen: list[threading.Thread] = []
+
+    class Watched(type(ROUTER)):  # type: ignore[misc]
+        def win_probability(self, prompts: Any) -> Any:
+            seen.append(threading.current_thread())
+            return super().win_probability(prompts)
+
+    router = Watched(embedder=ROUTER.embedder, weights=ROUTER.weights, threshold=0.5)  # type: ignore[attr-defined]
+    for text in ("short", "long " * 10_000):
+        assert (await router.aroute(text)).score == router.route(text).score
+    assert [thread is here for thread in seen] == [True, True, False, True]
+    with pytest.raises(TypeError):
+        await router.awin_probability([None])

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 EMBEDDER_FOLDER = "embedder"
 
+_INLINE_CHARACTERS = 512
+"""Text of a static embedder up to this length is scored on the event loop: in 0.2 ms, as long as a thread takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LengthFeature:
@@ -103,6 +106,15 @@ class MatrixFactorizationRouter(Router):
         # tanh does not overflow, where exp(-logit) would.
         probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
         return probabilities
+
+    async def awin_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """The same without blocking the event loop."""
+        from prefroute.embedding import StaticEmbedder
+
+        texts = as_prompts(prompts)
+        if isinstance(self.embedder, StaticEmbedder) and sum(map(len, texts)) <= _INLINE_CHARACTERS:
+            return self.win_probability(texts)
+        return await super().awin_probability(texts)
 
     def _to_saved(self, folder: Path) -> SavedRouter:
         save = getattr(self.embedder, "save_pretrained", None)
