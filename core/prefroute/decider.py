@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefroute.errors import ConfigurationError
+from prefroute.inputs import as_threshold
 from prefroute.persistence import load_router
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
+from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Self
 
-    from prefroute.types import OnError, RoutingDecision
+    from prefroute.types import OnError, Reason, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +38,39 @@ class Decider:
     time_limit: float | None = None
     stats: RoutingStats = field(default_factory=RoutingStats)
 
-    def check(self) -> None:
-        """Refuse now, rather than at the first prompt, what every decision would be refused for.
+    @classmethod
+    def of(  # noqa: D417 - the settings are the attributes above
+        cls,
+        router: object,
+        *,
+        threshold: float | None = None,
+        on_error: OnError | None = None,
+        time_limit: float | None = None,
+        stats: RoutingStats | None = None,
+    ) -> Self:
+        """Put one together from what an adapter is given, and refuse now what every decision would be refused for.
+
+        Args:
+            router: A router, or what `load_router` takes: a folder, a hub id, or None for the bundled default.
+
+        Returns:
+            The decider; with statistics of its own if none are given.
 
         Raises:
             ThresholdError: There is no threshold, or it is not a finite number.
             ConfigurationError: Another setting cannot be used.
+            PersistenceError: There is no readable router of that name.
         """
-        if not isinstance(self.router, Router):
-            msg = f"router must be a Router, got {type(self.router).__name__}"
+        stats = RoutingStats() if stats is None else stats
+        if not isinstance(stats, RoutingStats):
+            msg = f"stats must be a RoutingStats, got {type(stats).__name__}"
             raise ConfigurationError(msg)
-        if not isinstance(self.stats, RoutingStats):
-            msg = f"stats must be a RoutingStats, got {type(self.stats).__name__}"
-            raise ConfigurationError(msg)
+        made = cls(
+            router=_as_router(router), threshold=threshold, on_error=on_error, time_limit=time_limit, stats=stats
+        )
         # An empty batch is checked like any other and asks the router nothing.
-        self.router.route_batch([], **self._settings(None))
+        made.decide_batch([])
+        return made
 
     def decide(self, text: str, threshold: float | None = None) -> RoutingDecision:
         """Decide where a text goes; see `Router.route`.
@@ -76,6 +96,26 @@ class Decider:
         """`decide_batch` without blocking the event loop."""
         return await self.router.aroute_batch(texts, **self._settings(threshold))
 
+    def decide_unasked(self, route: Route, reason: Reason, threshold: float | None = None) -> RoutingDecision:
+        """The decision for a call that the router need not be asked about.
+
+        Args:
+            route: Where it goes.
+            reason: Why.
+            threshold: As for `decide`.
+
+        Returns:
+            The decision, counted.
+
+        Raises:
+            ThresholdError: The threshold is not a finite number.
+        """
+        given = (threshold, self.threshold, self.router.threshold)
+        used = as_threshold(next((value for value in given if value is not None), None))
+        decision = RoutingDecision(route=route, score=None, threshold=used, reason=reason)
+        self.stats.record(decision)
+        return decision
+
     def _settings(self, threshold: float | None) -> dict[str, Any]:
         return {
             "threshold": self.threshold if threshold is None else threshold,
@@ -85,19 +125,7 @@ class Decider:
         }
 
 
-def as_router(router: object) -> Router:
-    """A router as adapters are given one.
-
-    Args:
-        router: A router, or what `load_router` takes: a folder, a hub id, or None for the bundled default.
-
-    Returns:
-        The router, loaded if need be.
-
-    Raises:
-        ConfigurationError: It is anything else.
-        PersistenceError: There is no readable router there.
-    """
+def _as_router(router: object) -> Router:
     if isinstance(router, Router):
         return router
     if router is None or isinstance(router, str | Path):

@@ -23,7 +23,7 @@ from langchain_router._children import with_structure, with_tools
 from langchain_router._dispatch import THRESHOLD_KWARG, Dispatch
 from langchain_router._generation import agenerate_one, generate_one, joined
 from langchain_router._pair import ChatModelPair
-from prefroute.decider import Decider, as_router
+from prefroute.decider import Decider
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
 from prefroute.types import OnError
@@ -85,14 +85,9 @@ class RoutedChatModel(ChatModelPair):
     ) -> None:
         # Here and not in validators: pydantic would wrap prefroute's own errors in a ValidationError.
         settings = _settings.known(type(self), settings)
-        decider = Decider(
-            router=as_router(router),
-            threshold=threshold,
-            on_error=on_router_error,
-            time_limit=router_time_limit,
-            stats=RoutingStats() if stats is None else stats,
+        decider = Decider.of(
+            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
         )
-        decider.check()
         fields: dict[str, Any] = {
             "strong": _settings.as_child("strong", strong, settings),
             "weak": _settings.as_child("weak", weak, settings),

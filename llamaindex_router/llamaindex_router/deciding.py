@@ -6,13 +6,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llamaindex_router.events import announce
-from prefroute import RoutingDecision
-from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prefroute import Route
+    from prefroute import Route, RoutingDecision
     from prefroute.decider import Decider
 
 
@@ -67,9 +65,6 @@ def decide_unasked(
     Raises:
         ThresholdError: The threshold is not a finite number.
     """
-    thresholds = (threshold, decider.threshold, decider.router.threshold)
-    used = as_threshold(next((given for given in thresholds if given is not None), None))
-    decision = RoutingDecision(route=route, score=None, threshold=used, reason="capability")
-    decider.stats.record(decision)
+    decision = decider.decide_unasked(route, "capability", threshold)
     announce(decision, name_of(route), 0.0)
     return decision

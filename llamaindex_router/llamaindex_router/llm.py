@@ -10,7 +10,7 @@ from llama_index.core.llms import LLM
 from llamaindex_router.text import text_of_messages, text_of_prompt
 from llamaindex_router.tools import RoutedTools
 from prefroute import ConfigurationError, RoutingStats
-from prefroute.decider import Decider, as_router
+from prefroute.decider import Decider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
@@ -85,14 +85,9 @@ class RoutedLLM(RoutedTools):
             if not isinstance(llm, LLM):
                 msg = f"{name} must be a LlamaIndex LLM, got {type(llm).__name__}"
                 raise ConfigurationError(msg)
-        decider = Decider(
-            router=as_router(router),
-            threshold=threshold,
-            on_error=on_router_error,
-            time_limit=router_time_limit,
-            stats=RoutingStats() if stats is None else stats,
+        decider = Decider.of(
+            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
         )
-        decider.check()
         super().__init__(
             strong=strong,
             weak=weak,

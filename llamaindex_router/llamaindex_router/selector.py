@@ -8,7 +8,7 @@ from llama_index.core.base.base_selector import BaseSelector, SelectorResult, Si
 
 from llamaindex_router.deciding import adecide, decide
 from prefroute import ConfigurationError, RoutingDecision, RoutingStats
-from prefroute.decider import Decider, as_router
+from prefroute.decider import Decider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,16 +87,11 @@ class RouterSelector(BaseSelector):
         if (strong is None) != (weak is None) or (strong is not None and strong == weak):
             msg = f"strong and weak must be two different tool names or neither given, got {strong!r} and {weak!r}"
             raise ConfigurationError(msg)
-        self.stats = RoutingStats() if stats is None else stats
         self._names: dict[Route, str | None] = {"strong": strong, "weak": weak}
-        self._decider = Decider(
-            router=as_router(router),
-            threshold=threshold,
-            on_error=on_router_error,
-            time_limit=router_time_limit,
-            stats=self.stats,
+        self._decider = Decider.of(
+            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
         )
-        self._decider.check()
+        self.stats = self._decider.stats
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> RouterSelection:
         indices = self._indices(choices)

@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from prefroute import ConfigurationError, RouterError, RouterNotFoundError, RoutingStats, ThresholdError
-from prefroute.decider import Decider, as_router
+from prefroute import (
+    ConfigurationError,
+    RouterError,
+    RouterNotFoundError,
+    RoutingDecision,
+    RoutingStats,
+    ThresholdError,
+)
+from prefroute.decider import Decider
+from prefroute.persistence import DEFAULT_ROUTER
 from prefroute.testing import FailingRouter, FixedRouter, SlowRouter
 
 
@@ -37,25 +45,37 @@ def test_its_policy_overrides_the_router() -> None:
         ({"on_error": "shrug"}, ConfigurationError),
         ({"time_limit": -1}, ConfigurationError),
         ({"stats": {}}, ConfigurationError),
-        ({"router": "a name"}, ConfigurationError),
+        ({"router": 0.5}, ConfigurationError),
     ],
 )
 def test_what_no_decision_could_use_is_refused_at_once(settings: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        Decider(**{"router": FixedRouter(), **settings}).check()
+        Decider.of(**{"router": FixedRouter(), **settings})
 
 
 def test_a_usable_one_passes_without_asking_the_router() -> None:
-    router = FixedRouter()
-    Decider(router=router, threshold=0.0, on_error="weak", time_limit=5).check()
-    Decider(router=FailingRouter()).check()
+    router, stats = FixedRouter(), RoutingStats()
+    made = Decider.of(router, threshold=0.0, on_error="weak", time_limit=5, stats=stats)
+    assert made == Decider(router=router, threshold=0.0, on_error="weak", time_limit=5, stats=stats)
     assert router.prompts == []
+    assert stats.total == 0
+    assert Decider.of(router).stats is not Decider.of(router).stats
 
 
-def test_as_router(tmp_path: Path) -> None:
-    router = FixedRouter()
-    assert as_router(router) is router
+def test_a_router_is_loaded_by_folder_and_by_default(tmp_path: Path) -> None:
+    assert type(Decider.of(None).router) is type(Decider.of(str(DEFAULT_ROUTER)).router)
     with pytest.raises(RouterNotFoundError):
-        as_router(tmp_path / "none")
+        Decider.of(tmp_path / "none")
     with pytest.raises(ConfigurationError, match="router must be a Router, a folder, a hub id or None, got float"):
-        as_router(0.5)
+        Decider.of(0.5)
+
+
+def test_a_decision_without_asking_is_counted_with_its_reason() -> None:
+    router = FixedRouter(threshold=0.3)
+    decider = Decider(router=router)
+    assert decider.decide_unasked("weak", "capability") == RoutingDecision("weak", None, 0.3, "capability")
+    assert decider.decide_unasked("weak", "capability", 0.4).threshold == 0.4
+    assert decider.stats.snapshot()["by_reason"] == {"capability": 2}
+    assert router.prompts == []
+    with pytest.raises(ThresholdError):
+        Decider(router=FixedRouter(threshold=None)).decide_unasked("weak", "capability")
