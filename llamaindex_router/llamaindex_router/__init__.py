@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
     # A part of the framework that is missing or broken is its own failure, and should look like it.
     if error.name not in {"llama_index", "llama_index.core"}:
         raise
-    msg = 'llamaindex_router needs llama-index-core; install it with: pip install "prefroute[llamaindex]"'
+    msg = 'llamaindex_router needs llama-index-core: pip install "prefroute[llamaindex]"'
     raise MissingExtraError(msg, name=error.name) from error
 
 from llamaindex_router.callbacks import StrongCallRateEventHandler, StrongCallRateHandler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.llms import ChatMessage, MessageRole
+from llama_index.core.prompts import SelectorPromptTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +65,17 @@ def text_of_prompt(llm: LLM, prompt: BasePromptTemplate, prompt_args: Mapping[st
         question = variables.get(name)
         if isinstance(question, str) and question:
             return question
-    return text_of_messages(prompt.format_messages(llm=llm, **prompt_args))
+    return text_of_messages(_without_parser(llm, prompt).format_messages(llm=llm, **prompt_args))
+
+
+def _without_parser(llm: LLM, prompt: BasePromptTemplate) -> BasePromptTemplate:
+    """The template without an output parser, which would write its format into the question.
+
+    The framework's structured programs leave theirs behind in the template that they were given.
+    """
+    if isinstance(prompt, SelectorPromptTemplate):
+        prompt = prompt.select(llm)
+    return prompt.model_copy(update={"output_parser": None})
 
 
 def conversation(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> list[ChatMessage]:

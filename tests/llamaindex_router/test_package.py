@@ -66,7 +66,7 @@ try:
 except MissingExtraError as error:
     print(error)
 """
-    assert run_python(code).endswith('install it with: pip install "prefroute[llamaindex]"')
+    assert run_python(code).endswith('llama-index-core: pip install "prefroute[llamaindex]"')
 
 
 def test_broken_framework_is_not_called_missing() -> None:

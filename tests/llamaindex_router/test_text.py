@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from llama_index.core.base.llms.types import ImageBlock
-from llama_index.core.llms import ChatMessage, TextBlock
+from llama_index.core.llms import ChatMessage, LLMMetadata, TextBlock
+from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPromptTemplate, SelectorPromptTemplate
 from llama_index.core.prompts.utils import is_chat_model
 
@@ -75,3 +76,13 @@ def test_conversation_is_a_list_of_its_own() -> None:
     assert conversation("more", history) == talk(("user", "q"), ("user", "more"))
     assert conversation(None, None) == []
     assert history == talk(("user", "q"))
+
+
+@pytest.mark.parametrize("selector", [False, True])
+def test_a_parser_left_in_a_template_stays_out_of_the_question(routed: RoutedLLM, selector: bool) -> None:
+    plain = PromptTemplate("Tell me of {topic}.")
+    prompt: Any = SelectorPromptTemplate(default_template=plain) if selector else plain
+    prompt.output_parser = PydanticOutputParser(output_cls=LLMMetadata)
+    assert "JSON" in prompt.format(llm=routed, topic="tea")
+    assert text_of_prompt(routed, prompt, {"topic": "tea"}) == "Tell me of tea."
+    assert prompt.output_parser is not None
