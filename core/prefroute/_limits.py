@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from prefroute.errors import RouterTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -40,13 +40,24 @@ Outcome: TypeAlias = T | Failure
 
 
 def attempt(function: Callable[[], T]) -> Outcome[T]:
-    """Return what a function returns, or how it failed."""
+    """Return what a function returns, or how it failed.
+
+    Exceptions that are no `Exception` pass, for they ask the thread to stop (KeyboardInterrupt, the time limits
+    of task queues), except two that say nothing but that the function failed.
+    """
     try:
         return function()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - extensions raise panics that are no Exception; nothing is swallowed
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - handed on as a value
         return Failure(error)
+    except BaseException as error:
+        if _is_panic(error):
+            return Failure(error)
+        raise
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether an extension written in Rust, a tokenizer say, broke an invariant of its own."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 class _Call(Future):  # type: ignore[type-arg]  # results differ from call to call
@@ -57,16 +68,28 @@ class _Call(Future):  # type: ignore[type-arg]  # results differ from call to ca
     hung router would hang the program.
     """
 
-    def __init__(self, owner: int, function: Callable[[], object], seconds: float) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
         self.deadline = monotonic() + seconds
         # From here on a cancelled waiter cannot cancel this future, so setting its result always works.
         self.set_running_or_notify_cancel()
-        with _lock:
-            _running.setdefault(owner, set()).add(self)
+
+    def start(self, owner: int, function: Callable[[], object]) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: The system starts no further thread.
+        """
         context = contextvars.copy_context()
         work = (self._run, owner, function)
-        threading.Thread(target=context.run, args=work, name="prefroute-limited", daemon=True).start()
+        thread = threading.Thread(target=context.run, args=work, name="prefroute-limited", daemon=True)
+        with _lock:
+            _running.setdefault(owner, set()).add(self)
+        try:
+            thread.start()
+        except BaseException:
+            self._forget(owner)
+            raise
 
     def _run(self, owner: int, function: Callable[[], object]) -> None:
         try:
@@ -75,10 +98,13 @@ class _Call(Future):  # type: ignore[type-arg]  # results differ from call to ca
             self.set_exception(error)
         else:
             self.set_result(outcome)
+        self._forget(owner)
+
+    def _forget(self, owner: int) -> None:
         with _lock:
             calls = _running.get(owner, set())
             calls.discard(self)
-            if not calls:
+            if not calls:  # An id can be another owner's by and by.
                 _running.pop(owner, None)
 
 
@@ -98,14 +124,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _refusal(owner: int) -> Failure | None:
+def _started(owner: object, function: Callable[[], object], seconds: float) -> _Call | Failure:
+    """A call that is under way, or why there is none."""
     now = monotonic()
     with _lock:
-        overdue = sum(call.deadline < now for call in _running.get(owner, ()))
-    if overdue < MAX_OVERDUE:
-        return None
-    msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
-    return Failure(RouterTimeoutError(msg))
+        overdue = sum(call.deadline < now for call in _running.get(id(owner), ()))
+    if overdue >= MAX_OVERDUE:
+        msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
+        return Failure(RouterTimeoutError(msg))
+    call = _Call(seconds)
+    failed = attempt(lambda: call.start(id(owner), function))
+    return failed if isinstance(failed, Failure) else call
 
 
 def _expired(seconds: float) -> Failure:
@@ -123,9 +152,9 @@ def attempt_within(owner: object, function: Callable[[], T], seconds: float) -> 
     Returns:
         What it returned or how it failed; a RouterTimeoutError when it took too long.
     """
-    if (refused := _refusal(id(owner))) is not None:
-        return refused
-    call = _Call(id(owner), function, seconds)
+    call = _started(owner, function, seconds)
+    if isinstance(call, Failure):
+        return call
     try:
         outcome: Outcome[T] = call.result(timeout=min(seconds, threading.TIMEOUT_MAX))
     except TimeoutError:  # Ours: the function's own would have come as a Failure.
@@ -135,9 +164,10 @@ def attempt_within(owner: object, function: Callable[[], T], seconds: float) -> 
 
 async def aattempt_within(owner: object, function: Callable[[], T], seconds: float) -> Outcome[T]:
     """`attempt_within` without blocking the event loop."""
-    if (refused := _refusal(id(owner))) is not None:
-        return refused
-    waiter: asyncio.Future[Outcome[T]] = asyncio.wrap_future(_Call(id(owner), function, seconds))
+    call = _started(owner, function, seconds)
+    if isinstance(call, Failure):
+        return call
+    waiter: asyncio.Future[Outcome[T]] = asyncio.wrap_future(call)
     try:
         await asyncio.wait([waiter], timeout=seconds)
         return waiter.result() if waiter.done() else _expired(seconds)
@@ -149,11 +179,11 @@ _ending: set[asyncio.Task[Any]] = set()
 """Cancelled tasks that have not ended yet; the event loop itself keeps only weak references."""
 
 
-async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> Outcome[T]:
-    """Await a coroutine, no longer than `seconds`.
+async def aattempt(function: Callable[[], Awaitable[T]], seconds: float | None) -> Outcome[T]:
+    """Await what an asynchronous function gives, no longer than `seconds`.
 
     Args:
-        coroutine: What to await.
+        function: What to call and await.
         seconds: How long to wait; None for as long as it takes. With a limit it runs in a task of its own,
             so that one which ignores being cancelled at the limit is not waited for.
 
@@ -161,8 +191,8 @@ async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> 
         What it returned or how it failed; a RouterTimeoutError when it took too long.
     """
     if seconds is None:
-        return await _caught(coroutine)
-    task = asyncio.ensure_future(_caught(coroutine))
+        return await _caught(function)
+    task = asyncio.ensure_future(_caught(function))
     try:
         await asyncio.wait([task], timeout=seconds)
         return task.result() if task.done() else _expired(seconds)
@@ -174,16 +204,19 @@ async def aattempt(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> 
             await asyncio.sleep(0)  # One turn of the loop is all that a well-behaved task needs to end.
 
 
-async def _caught(coroutine: Coroutine[Any, Any, T]) -> Outcome[T]:
+async def _caught(function: Callable[[], Awaitable[T]]) -> Outcome[T]:
+    """`attempt` for an asynchronous function."""
     try:
-        return await coroutine
+        return await function()
     except asyncio.CancelledError as error:
         # Ours to pass on if somebody cancelled this task; otherwise something that the router awaited was cancelled.
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
         return Failure(error)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - as in attempt
+    except Exception as error:  # noqa: BLE001 - handed on as a value
         return Failure(error)
+    except BaseException as error:
+        if _is_panic(error):
+            return Failure(error)
+        raise

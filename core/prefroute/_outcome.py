@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefroute._limits import Failure
 from prefroute.errors import PrefrouteError, RouterError, ScoreError, ThresholdError
@@ -136,20 +136,23 @@ def _decide(score: float | None, policy: Policy) -> RoutingDecision:
     return RoutingDecision(route=route, score=score, threshold=policy.threshold, reason="score")
 
 
-def _usable_scores(outcome: object, n: int) -> list[float | None]:
+def _usable_scores(outcome: Any, n: int) -> list[float | None]:
     """One float in [0, 1] a prompt, or None where the router gave something else there."""
     import numpy as np
 
     try:
-        # A masked array's masked entries hold leftovers, so they become NaN.
-        array = np.ma.filled(np.ma.asarray(outcome, float), np.nan) if np.ma.isMA(outcome) else np.asarray(outcome)
-        if array.dtype.kind in _NUMBERS:
-            array = array.astype(np.float64)
+        array = outcome if np.ma.isMA(outcome) else np.asarray(outcome)
+        kind = array.dtype.kind
+        if kind == "O" and any(isinstance(value, str | bytes) for value in array.flat):
+            kind = "U"  # float("0.9") would work, but text is no number.
+        if kind in _NUMBERS:
+            # A masked array's masked entries hold leftovers, so they become NaN.
+            array = np.ma.filled(array.astype(np.float64), np.nan)
     except Exception as error:
         # Any conversion that an object brings along may fail in any way.
         msg = f"win_probability must return {n} numbers, got {type(outcome).__name__}"
         raise ScoreError(msg) from error
-    if array.dtype != np.float64:
+    if kind not in _NUMBERS:
         msg = f"win_probability must return {n} numbers, got {type(outcome).__name__} of dtype {array.dtype}"
         raise ScoreError(msg)
     if array.shape != (n,):

@@ -30,6 +30,7 @@ _USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__n
 
 _ADAPTERS = ("langchain_router", "llamaindex_router")
 _CHUNK = 256
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # Persian and emoji are written with them.
 _USAGE = 2
 _INTERRUPTED = 130
 
@@ -244,7 +245,9 @@ def _decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Seq
 
 def _printable(text: str) -> str:
     """One line of text without the control characters that would steer the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
+    )
 
 
 def _rate_line(stats: RoutingStats) -> str:

@@ -13,9 +13,10 @@ import re
 import reprlib
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -40,6 +41,9 @@ _ROUTER_CLASSES = {
     "matrix-factorization": "prefroute.routers.matrix_factorization:MatrixFactorizationRouter",
 }
 """Where the class of each `router_type` stands; imported only when such a router is loaded."""
+
+_moving = threading.Lock()
+"""Two saves to one folder must not be mixed; of several processes only one may save to it."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -111,14 +115,14 @@ def save_router(router: Router, path: str | Path) -> None:
     staging = None
     try:
         if not router.router_type:
-            # The base hook's message says what is missing.
-            router._to_saved(folder)  # noqa: SLF001 - its hook
-            msg = f"{type(router).__name__} cannot be saved: its router_type is empty"
+            name = type(router).__name__
+            msg = f"{name} cannot be saved; a router that can defines router_type, _to_saved and _from_saved"
             raise PersistenceError(msg)
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
         _stage(router, staging)
-        _move(staging, folder)
+        with _moving:
+            _move(staging, folder)
     except (OSError, ValueError) as error:
         if isinstance(error, PersistenceError):
             raise
@@ -161,13 +165,14 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Refuse a folder whose files are not those that were saved together."""
     for name, digest in files.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        # By its name, not by what it resolves to: a download cache holds links to files elsewhere.
+        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
             msg = f"{folder / CONFIG_FILE} names {reprlib.repr(name)}, which lies outside the folder"
             raise PersistenceError(msg)
         try:
             found = _digest(path)
-        except OSError as error:
-            msg = f"{path} cannot be read: {error}"
+        except (OSError, ValueError) as error:
+            msg = f"{folder}: {reprlib.repr(name)} cannot be read: {error}"
             raise PersistenceError(msg) from error
         if found != digest:
             msg = (
@@ -203,7 +208,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         msg = f'{path} is not of prefroute: "format" should be "prefroute"'
         raise PersistenceError(msg)
     version = config.get("format_version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         found = reprlib.repr(version)
         msg = f"{path} has format_version {found}, this prefroute reads 1 to {FORMAT_VERSION}; update prefroute"
         raise PersistenceError(msg)

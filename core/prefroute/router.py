@@ -161,13 +161,22 @@ class Router(ABC):
         return attempt(work) if seconds is None else attempt_within(self, work, seconds)
 
     async def _aoutcome(self, texts: list[str], seconds: float | None) -> Outcome[object]:
-        if getattr(self.awin_probability, "__func__", None) is not Router.awin_probability:
-            return await aattempt(self.awin_probability(list(texts)), seconds)
-        work = partial(self.win_probability, list(texts))
-        if seconds is None:
-            return await asyncio.to_thread(attempt, work)
-        # Not to_thread: a call past its limit would keep one of the loop's few threads and hold up its shutdown.
-        return await aattempt_within(self, work, seconds)
+        try:
+            if getattr(self.awin_probability, "__func__", None) is not Router.awin_probability:
+                return await aattempt(partial(self.awin_probability, list(texts)), seconds)
+            work = partial(self.win_probability, list(texts))
+            if self._is_quick(texts):
+                return attempt(work)
+            if seconds is None:
+                return await asyncio.to_thread(attempt, work)
+            # Not to_thread: a call past its limit would keep one of the loop's few threads and hold up its shutdown.
+            return await aattempt_within(self, work, seconds)
+        except Exception as error:  # noqa: BLE001 - an executor that is shut down, say; told in conclude
+            return Failure(error)
+
+    def _is_quick(self, texts: list[str]) -> bool:  # noqa: ARG002 - for those who override it
+        """Hook: whether scoring these takes no longer than handing them to a thread, so the loop may do it itself."""
+        return False
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the router to a folder: `config.json` and safetensors, never pickle.

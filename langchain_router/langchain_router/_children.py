@@ -62,33 +62,34 @@ def describe(child: AnyRunnable) -> dict[str, Any]:
 
 def with_fields(child: AnyRunnable, fields: Mapping[str, Any]) -> AnyRunnable | None:
     """A copy of a child whose chat models have these fields set, or None where there is no model to set them on."""
-
-    def change(model: AnyRunnable) -> AnyRunnable:
-        if isinstance(model, DynamicRunnable):
-            return _change_configurable(model, lambda inner: _change_models(inner, change, _rewrap))
-        if not isinstance(model, BaseChatModel):
-            return model
-        copy = model.model_copy(update=dict(fields))
-        # A cached property travels with model_copy and would describe the model as it was, in cache keys too.
-        copy.__dict__.pop("_serialized", None)
-        return copy
-
-    return None if find_model(child) is None else _change_models(child, change, _rewrap)
+    return None if find_model(child) is None else _with_fields(child, fields)
 
 
-def _change_configurable(child: DynamicRunnable[Any, Any], change: Change) -> AnyRunnable:
-    """Rebuild what `configurable_fields` or `configurable_alternatives` made, around changed models."""
-    update: dict[str, Any] = {"default": change(child.default)}
-    if isinstance(child, RunnableConfigurableAlternatives):
-        update["alternatives"] = {
-            name: change(made) if isinstance(made, Runnable) else partial(_changed, made, change)
-            for name, made in child.alternatives.items()
+def _with_fields(child: AnyRunnable, fields: Mapping[str, Any]) -> AnyRunnable:
+    return _change_models(child, partial(_set_fields, fields=fields), _rewrap)
+
+
+def _set_fields(model: AnyRunnable, fields: Mapping[str, Any]) -> AnyRunnable:
+    if isinstance(model, RunnableConfigurableAlternatives):
+        # Module-level functions and not closures, so that what could be pickled still can.
+        alternatives = {
+            name: _with_fields(made, fields) if isinstance(made, Runnable) else partial(_made_with, made, fields)
+            for name, made in model.alternatives.items()
         }
-    return child.model_copy(update=update)
+        update = {"default": _with_fields(model.default, fields), "alternatives": alternatives}
+        return model.model_copy(update=update)
+    if isinstance(model, DynamicRunnable):
+        return model.model_copy(update={"default": _with_fields(model.default, fields)})
+    if not isinstance(model, BaseChatModel):
+        return model
+    copy = model.model_copy(update=dict(fields))
+    # A cached property travels with model_copy and would describe the model as it was, in cache keys too.
+    copy.__dict__.pop("_serialized", None)
+    return copy
 
 
-def _changed(make: Callable[[], AnyRunnable], change: Change) -> AnyRunnable:
-    return change(make())
+def _made_with(make: Callable[[], AnyRunnable], fields: Mapping[str, Any]) -> AnyRunnable:
+    return _with_fields(make(), fields)
 
 
 def with_tools(child: AnyRunnable, tools: Any, **kwargs: Any) -> AnyRunnable:

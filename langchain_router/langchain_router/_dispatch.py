@@ -74,7 +74,7 @@ class Dispatch:
             known = specs.setdefault(spec.id, spec)
             # Children that route as well read the same key. Whatever else both read they may read with different
             # defaults, and then there is no common one to tell.
-            if known not in {own, spec}:
+            if known not in (own, spec):
                 specs[spec.id] = known._replace(default=None)
         return list(specs.values())
 

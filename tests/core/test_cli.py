@@ -77,6 +77,7 @@ def test_arguments_that_are_no_text_come_out_as_valid_json(run: Run, fixed: Fixe
 def test_control_characters_do_not_reach_the_terminal(run: Run, fixed: FixedRouter) -> None:
     _, out, _ = run("route", "a \x1b]0;title\x07\x1b[2J b")
     assert "a \ufffd]0;title\ufffd\ufffd[2J b" in out
+    assert "\u0645\u06cc\u200c\u062e\u0648" in run("route", "\u0645\u06cc\u200c\u062e\u0648")[1]
 
 
 @pytest.mark.parametrize("arguments", [["route", "h\xe9llo \u8a3c\u660e"], ["demo"]])

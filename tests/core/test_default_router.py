@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from prefroute import Router, load_router
 from prefroute.demo import PROMPTS
+from prefroute.embedding import StaticEmbedder
 from prefroute.persistence import DEFAULT_ROUTER
+from prefroute.routers.matrix_factorization import EMBEDDER_FOLDER, MatrixFactorizationRouter
 
 ROUTER = load_router()
+EMBEDDER = DEFAULT_ROUTER / EMBEDDER_FOLDER
 HOSTILE = {
     "empty": "",
     "blank": " \t\n",
@@ -121,18 +124,37 @@ print(sorted({"torch", "transformers", "openai", "pandas", "model2vec", "sklearn
     assert (done.stdout, done.stderr) == ("score\n[]\n", "")
 
 
-async def test_short_text_is_scored_at_once_and_long_text_leaves_the_loop_free() -> None:
-    here = threading.current_thread()
-    seen: list[threading.Thread] = []
+async def test_only_few_short_texts_are_scored_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, seen = threading.current_thread(), []
+    real = StaticEmbedder.embed
 
-    class Watched(type(ROUTER)):  # type: ignore[misc]
+    def embed(embedder: Any, texts: Any) -> Any:
+        seen.append(threading.current_thread() is here)
+        return real(embedder, texts)
+
+    monkeypatch.setattr(StaticEmbedder, "embed", embed)
+    batches: list[list[str]] = [["short"], ["long " * 1000], [""] * 100]
+    for limit in (None, 30):
+        for batch in batches:
+            await ROUTER.aroute_batch(batch, time_limit=limit)
+    assert seen == [True, False, False] * 2
+
+    class Mine(MatrixFactorizationRouter):
         def win_probability(self, prompts: Any) -> Any:
-            seen.append(threading.current_thread())
             return super().win_probability(prompts)
 
-    router = Watched(embedder=ROUTER.embedder, weights=ROUTER.weights, threshold=0.5)  # type: ignore[attr-defined]
-    for text in ("short", "long " * 10_000):
-        assert (await router.aroute(text)).score == router.route(text).score
-    assert [thread is here for thread in seen] == [True, True, False, True]
-    with pytest.raises(TypeError):
-        await router.awin_probability([None])
+    class Embedder:
+        def embed(self, texts: Any) -> Any:
+            return ROUTER.embedder.embed(texts)  # type: ignore[attr-defined]
+
+    weights: Any = ROUTER.weights  # type: ignore[attr-defined]
+    on_the_instance = MatrixFactorizationRouter(embedder=StaticEmbedder.from_pretrained(EMBEDDER), weights=weights)
+    on_the_instance.win_probability = on_the_instance.win_probability  # type: ignore[method-assign]
+    for router in (
+        Mine(embedder=on_the_instance.embedder, weights=weights),
+        MatrixFactorizationRouter(embedder=Embedder(), weights=weights),
+        on_the_instance,
+    ):
+        seen.clear()
+        await router.aroute("short", 0.5)
+        assert seen == [False]

@@ -193,7 +193,8 @@ def test_a_router_that_cannot_be_saved_or_read_says_why(tmp_path: Path) -> None:
         load_router(tmp_path)
     shutil.copy(DEFAULT_ROUTER / "router.safetensors", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["settings"]["length"]["deviation"] = 0.0
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(PersistenceError, match="must be finite and deviation above 0"):
-        load_router(tmp_path)
+    for field, value in {"deviation": 0.0, "mean": float("nan"), "weight": float("inf")}.items():
+        changed = {**config["settings"], "length": {**config["settings"]["length"], field: value}}
+        (tmp_path / "config.json").write_text(json.dumps({**config, "settings": changed}))
+        with pytest.raises(PersistenceError, match=r"must be finite and deviation above 0|finite number"):
+            load_router(tmp_path)

@@ -105,6 +105,7 @@ def test_an_empty_folder_is_told(tmp_path: Path) -> None:
         ('{"model_type": "bert"}', "not of prefroute"),
         ('{"format": "prefroute", "format_version": 99}', "format_version 99, this prefroute reads 1 to 1; update"),
         ('{"format": "prefroute", "format_version": "1"}', "format_version '1'"),
+        ('{"format": "prefroute", "format_version": true}', "format_version True"),
         ('{"format": "prefroute", "format_version": 1, "router_type": "os.system"}', "router_type 'os.system'; known:"),
         ('{"format": "prefroute", "format_version": 1}', "router_type None"),
         ("\udcff", "cannot be read"),
@@ -151,11 +152,16 @@ def test_parts_of_two_routers_are_refused(tmp_path: Path) -> None:
         ConstantRouter.from_pretrained(folder)
     saved(folder)
     files = json.loads((folder / "config.json").read_text())["files"]
-    edit(folder, files={**files, "../b/config.json": "0"})
-    with pytest.raises(PersistenceError, match="lies outside the folder"):
-        ConstantRouter.from_pretrained(folder)
+    for name in ("../b/config.json", "/etc/hostname", "a/../../b", "..\\b", "C:b"):
+        edit(folder, files={**files, name: "0"})
+        with pytest.raises(PersistenceError, match="lies outside the folder"):
+            ConstantRouter.from_pretrained(folder)
+    for name in ("a\0b", "\ud800"):
+        edit(folder, files={**files, name: "0"})
+        with pytest.raises(PersistenceError, match="cannot be read"):
+            ConstantRouter.from_pretrained(folder)
     edit(folder, files={**files, "gone.safetensors": "0"})
-    with pytest.raises(PersistenceError, match=r"gone\.safetensors cannot be read"):
+    with pytest.raises(PersistenceError, match=r"'gone\.safetensors' cannot be read"):
         ConstantRouter.from_pretrained(folder)
     edit(folder, files=None)
     with pytest.raises(PersistenceError, match="files must be an object, got NoneType"):
@@ -200,6 +206,55 @@ def test_loading_while_another_thread_saves_gives_a_router_that_was_saved(tmp_pa
         loads += 1
         assert router.value in {0.25, 0.75}
     thread.join()
+
+
+def test_a_download_cache_of_links_is_read(tmp_path: Path) -> None:
+    folder, snapshot = saved(tmp_path / "blobs"), tmp_path / "snapshots"
+    snapshot.mkdir()
+    for file in folder.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    assert ConstantRouter.from_pretrained(snapshot).value == 0.75
+
+
+def test_the_config_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, moved = saved(tmp_path), []
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.parent.parent == folder:
+            moved.append(path.name)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    ConstantRouter(0.5).save_pretrained(folder)
+    assert moved[-2:] == ["router.safetensors", "config.json"]
+
+
+def test_threads_that_save_to_one_folder_leave_one_whole_router(tmp_path: Path) -> None:
+    def save(value: float) -> None:
+        for _ in range(20):
+            ConstantRouter(value).save_pretrained(tmp_path)
+
+    threads = [threading.Thread(target=save, args=(index / 8,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ConstantRouter.from_pretrained(tmp_path).value in {0.0, 0.125, 0.25, 0.375}
+
+
+def test_a_refused_save_leaves_the_router_that_was_there(tmp_path: Path) -> None:
+    class Nameless(ConstantRouter):
+        router_type = ""
+
+        def _to_saved(self, folder: Path) -> SavedRouter:
+            (folder / "router.safetensors").write_bytes(b"")
+            return super()._to_saved(folder)
+
+    folder = saved(tmp_path)
+    with pytest.raises(PersistenceError, match="Nameless cannot be saved"):
+        Nameless(0.5).save_pretrained(folder)
+    assert ConstantRouter.from_pretrained(folder).value == 0.75
 
 
 def test_settings_that_are_no_json_are_refused_and_leave_the_router_that_was_there(tmp_path: Path) -> None:

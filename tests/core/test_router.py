@@ -323,7 +323,13 @@ async def test_a_limit_beyond_what_the_system_can_wait_is_no_limit(seconds: floa
 
 
 class Panic(BaseException):
-    """What extension modules raise when they break an invariant of their own."""
+    """What extension modules written in Rust raise when they break an invariant of their own."""
+
+    __module__ = "pyo3_runtime"
+
+
+class Stop(BaseException):
+    """What task queues and the like raise in a thread to end what it is doing."""
 
 
 class BadTextError(Exception):
@@ -360,6 +366,100 @@ async def test_whatever_a_router_raises_routing_goes_on(error: Any, limit: float
         assert decision == RoutingDecision("strong", None, 0.5, "router_error")
     with pytest.raises(RouterError):
         await asyncio.wait_for(router.aroute("x", time_limit=limit, on_error="raise"), 20)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stop])
+@pytest.mark.parametrize("limit", [None, 30])
+def test_what_asks_the_thread_to_stop_is_not_taken_for_a_failure(error: Any, limit: float | None) -> None:
+    router = FailingRouter(error())
+
+    class Async(FailingRouter):
+        async def awin_probability(self, prompts: Sequence[str]) -> Any:
+            raise self.error
+
+    with pytest.raises(error):
+        router.route("x", time_limit=limit)
+    for asked in (router, Async(error())):
+        with pytest.raises(error):
+            asyncio.run(asked.aroute("x", time_limit=limit))
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+async def test_cancelling_the_caller_of_an_asynchronous_router_is_not_swallowed(limit: float | None) -> None:
+    class Async(OnlyTheHook):
+        async def awin_probability(self, prompts: Sequence[str]) -> Any:
+            await asyncio.sleep(30)
+
+    task = asyncio.create_task(Async().aroute("x", 0.5, time_limit=limit))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+async def test_an_asynchronous_hook_may_fail_before_it_awaits_and_may_empty_its_list(limit: float | None) -> None:
+    class NotEvenAwaitable(OnlyTheHook):
+        def awin_probability(self, prompts: Sequence[str]) -> Any:
+            raise ConnectionError
+
+    class Consumes(OnlyTheHook):
+        async def awin_probability(self, prompts: Any) -> Any:
+            scores = [0.7 for _ in prompts]
+            prompts.clear()
+            return scores
+
+    assert (await NotEvenAwaitable().aroute("x", 0.5, time_limit=limit)).reason == "router_error"
+    assert len(await Consumes().aroute_batch(["a", "b"], 0.5, time_limit=limit)) == 2
+
+
+async def test_a_system_without_threads_is_a_failure_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = FixedRouter(0.8)
+
+    def start(thread: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        for _ in range(_limits.MAX_OVERDUE + 1):
+            assert router.route("x", time_limit=0.001).reason == "router_error"
+            assert (await router.aroute("x", time_limit=0.001)).reason == "router_error"
+    assert id(router) not in _limits._running
+    time.sleep(0.002)  # noqa: ASYNC251 - past the limits above
+    assert router.route("x", time_limit=30).score == 0.8
+
+
+def test_an_executor_that_is_shut_down_is_a_failure_like_any_other() -> None:
+    async def route() -> RoutingDecision:
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return await FixedRouter(0.8).aroute("x")
+
+    assert asyncio.run(route()).reason == "router_error"
+
+
+def test_calls_that_end_leave_nothing_behind() -> None:
+    router = FixedRouter(0.8, threshold=0.5)
+    assert router.route("x", time_limit=30).score == 0.8
+    deadline = time.monotonic() + 30
+    while id(router) in _limits._running and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert id(router) not in _limits._running
+
+
+def test_numbers_of_other_kinds_are_scores() -> None:
+    odd = np.array([Decimal("0.25"), Fraction(1, 2), 1, np.float32(0.75)], dtype=object)
+    assert [d.score for d in Returns(odd).route_batch(list("abcd"))] == [0.25, 0.5, 1.0, 0.75]
+    masked = np.ma.array([0.5, 0.6], mask=[False, True])
+    assert [d.score for d in Returns(masked).route_batch(list("ab"))] == [0.5, None]
+    assert Returns(np.array(["0.9"], dtype=object)).route("a").reason == "router_error"
+    assert Returns(np.ma.array([0.5 + 1j], mask=[False])).route("a").reason == "router_error"
+
+
+def test_the_exception_itself_is_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "prefroute"):
+        FailingRouter(KeyError("lost")).route("x")
+    assert "KeyError: 'lost'" in caplog.text
 
 
 async def test_a_router_that_swallows_its_cancellation_is_not_waited_for() -> None:

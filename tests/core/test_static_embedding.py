@@ -83,6 +83,34 @@ def test_it_survives_saving_and_loading(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.embed(["cat emu dog dog", "emu"]), embedder.embed(["cat emu dog dog", "emu"]))
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("weights", np.array([0, 1, np.nan, 3], dtype=np.float32)),
+        ("weights", np.array([0, 1, np.inf, 3], dtype=np.float32)),
+        ("weights", np.array([0, 1, 3e38, 3], dtype=np.float32)),
+        ("weights", np.array([0, 1, 1, 3], dtype=np.float64)),
+        ("vectors", np.array([[0, 0], [np.nan, 0], [0, 1]], dtype=np.float32)),
+        ("vectors", np.array([[0, 0], [1e30, 0], [0, 1]], dtype=np.float32)),
+    ],
+)
+def test_numbers_that_would_make_no_number_are_refused(tmp_path: Path, part: str, value: Any) -> None:
+    broken = tiny()
+    setattr(broken, part, value)
+    broken.save_pretrained(tmp_path)
+    with pytest.raises(PersistenceError, match="must be finite with products below"):
+        StaticEmbedder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"max_characters": -1}, {"max_tokens": True}])
+def test_a_cut_that_leaves_nothing_is_refused(tmp_path: Path, settings: dict[str, int]) -> None:
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"settings": settings}))
+    with pytest.raises(PersistenceError, match=r"must be at least 1|valid integer"):
+        StaticEmbedder.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("change", ["type", "settings", "tokenizer", "tensors", "no tensors", "no folder"])
 def test_a_damaged_folder_is_a_clear_error(tmp_path: Path, change: str) -> None:
     tiny().save_pretrained(tmp_path)

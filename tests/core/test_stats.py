@@ -3,7 +3,10 @@
 import copy
 import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -65,6 +68,9 @@ def test_the_memory_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         stats.record_once(RoutingDecision("weak", 0.1, 0.5, "score"))
     assert stats.total == 10
     assert len(stats._seen) == 3
+    for decision in (STRONG, WEAK, STRONG, WEAK):  # the newest are those remembered
+        stats.record_once(decision)
+    assert stats.total == 12
 
 
 def test_the_window_forgets_and_the_total_does_not() -> None:
@@ -104,6 +110,34 @@ def test_sixteen_threads_add_up_exactly() -> None:
         thread.join()
     assert torn == []
     assert stats.snapshot()["by_route"] == {"strong": 8000, "weak": 16000}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_copy_has_a_lock_of_its_own_after_a_fork_too() -> None:
+    code = """
+import os, pickle
+from prefroute import RoutingDecision, RoutingStats
+stats = pickle.loads(pickle.dumps(RoutingStats()))
+stats._lock.acquire()  # as another thread would hold it at the fork
+child = os.fork()
+if child == 0:
+    stats.record(RoutingDecision("weak", 0.1, 0.5, "score"))
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "field", [{"route": "both"}, {"reason": "whim"}, {"id": 7}, {"id": None}, {"route": ["strong"]}, {"reason": None}]
+)
+def test_what_is_no_decision_is_refused(field: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError), match=next(iter(field))):
+        RoutingDecision.from_dict({**STRONG.as_dict(), **field})
+    with pytest.raises(KeyError):
+        RoutingDecision.from_dict({})
 
 
 def test_copies_count_on_their_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,27 @@ def test_children_configurable_by_the_same_name_with_different_defaults(setup: A
     )
     model = RoutedChatModel(strong=strong, weak=weak, router=pair.router)
     assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, "name": None}
+    same = RoutedChatModel(strong=strong, weak=strong, router=pair.router)
+    assert {spec.id: spec.default for spec in same.config_specs} == {"router_threshold": 0.5, "name": "s"}
+    outer = RoutedChatModel(strong=same, weak=pair.weak, router=pair.router, threshold=0.25)
+    assert {spec.id: spec.default for spec in outer.config_specs} == {"router_threshold": 0.25, "name": "s"}
     assert "name" in str((RunnableLambda(lambda x: x) | model).config_schema().model_json_schema())
+
+
+def test_a_configurable_default_need_not_be_hashable(setup: Any) -> None:
+    pair = setup()
+    tagged = pair.strong.model_copy(update={"tags": ["a"]}).configurable_fields(tags=ConfigurableField(id="tags"))
+    model = RoutedChatModel(strong=tagged, weak=pair.weak, router=pair.router)
+    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, "tags": ["a"]}
+
+
+def test_a_model_with_settings_and_configurable_alternatives_can_be_pickled(setup: Any, fake: Any) -> None:
+    pair = setup()
+    others: dict[str, Any] = {"made": partial(fake, model_name="made")}
+    weak = pair.weak.configurable_alternatives(ConfigurableField(id="which"), default_key="one", **others)
+    model = RoutedChatModel(strong=pair.strong, weak=weak, router=pair.router, output_version="v1")
+    made: Any = pickle.loads(pickle.dumps(model)).weak
+    assert made.alternatives["made"]().output_version == "v1"
 
 
 def test_a_dump_holds_no_keys_and_no_router(setup: Any) -> None:
