@@ -124,14 +124,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _refusal(overdue: int) -> Failure | None:
+    if overdue < MAX_OVERDUE:
+        return None
+    msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
+    return Failure(RouterTimeoutError(msg))
+
+
 def _started(owner: object, function: Callable[[], object], seconds: float) -> _Call | Failure:
     """A call that is under way, or why there is none."""
     now = monotonic()
     with _lock:
         overdue = sum(call.deadline < now for call in _running.get(id(owner), ()))
-    if overdue >= MAX_OVERDUE:
-        msg = f"{overdue} earlier calls are still running past their time limit; no further one is started"
-        return Failure(RouterTimeoutError(msg))
+    if (refused := _refusal(overdue)) is not None:
+        return refused
     call = _Call(seconds)
     failed = attempt(lambda: call.start(id(owner), function))
     return failed if isinstance(failed, Failure) else call
@@ -175,14 +181,15 @@ async def aattempt_within(owner: object, function: Callable[[], T], seconds: flo
         waiter.cancel()
 
 
-_ending: set[asyncio.Task[Any]] = set()
-"""Cancelled tasks that have not ended yet; the event loop itself keeps only weak references."""
+_ending: dict[asyncio.Task[Any], int] = {}
+"""Cancelled tasks that have not ended yet, with the id of their owner; event loops keep only weak references."""
 
 
-async def aattempt(function: Callable[[], Awaitable[T]], seconds: float | None) -> Outcome[T]:
+async def aattempt(owner: object, function: Callable[[], Awaitable[T]], seconds: float | None) -> Outcome[T]:
     """Await what an asynchronous function gives, no longer than `seconds`.
 
     Args:
+        owner: As for `attempt_within`.
         function: What to call and await.
         seconds: How long to wait; None for as long as it takes. With a limit it runs in a task of its own,
             so that one which ignores being cancelled at the limit is not waited for.
@@ -192,6 +199,10 @@ async def aattempt(function: Callable[[], Awaitable[T]], seconds: float | None) 
     """
     if seconds is None:
         return await _caught(function)
+    for task in [task for task in list(_ending) if task.get_loop().is_closed()]:
+        _ending.pop(task, None)
+    if (refused := _refusal(sum(of == id(owner) for of in list(_ending.values())))) is not None:
+        return refused
     task = asyncio.ensure_future(_caught(function))
     try:
         await asyncio.wait([task], timeout=seconds)
@@ -199,9 +210,13 @@ async def aattempt(function: Callable[[], Awaitable[T]], seconds: float | None) 
     finally:
         if not task.done():
             task.cancel()
-            _ending.add(task)
-            task.add_done_callback(_ending.discard)
+            _ending[task] = id(owner)
+            task.add_done_callback(_ended)
             await asyncio.sleep(0)  # One turn of the loop is all that a well-behaved task needs to end.
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _ending.pop(task, None)
 
 
 async def _caught(function: Callable[[], Awaitable[T]]) -> Outcome[T]:
@@ -210,6 +225,7 @@ async def _caught(function: Callable[[], Awaitable[T]]) -> Outcome[T]:
         return await function()
     except asyncio.CancelledError as error:
         # Ours to pass on if somebody cancelled this task; otherwise something that the router awaited was cancelled.
+        # A caller that swallowed an earlier cancellation counts as cancelled: better that than to swallow one.
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise

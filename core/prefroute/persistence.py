@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import reprlib
 import shutil
@@ -16,7 +17,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -44,6 +45,16 @@ _ROUTER_CLASSES = {
 
 _moving = threading.Lock()
 """Two saves to one folder must not be mixed; of several processes only one may save to it."""
+
+
+def _after_fork() -> None:
+    """Renew the lock, which another thread may have held at the fork."""
+    global _moving  # noqa: PLW0603 - a lock held at the fork can only be replaced
+    _moving = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -166,7 +177,7 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, digest in files.items():
         path = folder / name
         # By its name, not by what it resolves to: a download cache holds links to files elsewhere.
-        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in re.split(r"[/\\]", name):
+        if PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
             msg = f"{folder / CONFIG_FILE} names {reprlib.repr(name)}, which lies outside the folder"
             raise PersistenceError(msg)
         try:

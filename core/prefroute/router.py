@@ -163,7 +163,7 @@ class Router(ABC):
     async def _aoutcome(self, texts: list[str], seconds: float | None) -> Outcome[object]:
         try:
             if getattr(self.awin_probability, "__func__", None) is not Router.awin_probability:
-                return await aattempt(partial(self.awin_probability, list(texts)), seconds)
+                return await aattempt(self, partial(self.awin_probability, list(texts)), seconds)
             work = partial(self.win_probability, list(texts))
             if self._is_quick(texts):
                 return attempt(work)

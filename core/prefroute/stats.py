@@ -53,7 +53,8 @@ class RoutingStats:
             msg = f"window must be a positive number of decisions, got {window!r}"
             raise ConfigurationError(msg)
         self.window = window
-        self._lock = threading.Lock()
+        # Reentrant, for a signal handler that reads the figures runs in the middle of whatever is under way.
+        self._lock = threading.RLock()
         self._clear()
         _instances.add(self)
 
@@ -154,7 +155,7 @@ class RoutingStats:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state with a lock of its own."""
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _instances.add(self)
 
 
@@ -164,7 +165,7 @@ _instances: weakref.WeakSet[RoutingStats] = weakref.WeakSet()
 def _after_fork() -> None:
     """Renew the locks: one that another thread held at the fork would never be released in the child."""
     for stats in _instances:
-        stats._lock = threading.Lock()  # noqa: SLF001 - same module
+        stats._lock = threading.RLock()  # noqa: SLF001 - same module
 
 
 if hasattr(os, "register_at_fork"):

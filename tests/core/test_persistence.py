@@ -152,7 +152,7 @@ def test_parts_of_two_routers_are_refused(tmp_path: Path) -> None:
         ConstantRouter.from_pretrained(folder)
     saved(folder)
     files = json.loads((folder / "config.json").read_text())["files"]
-    for name in ("../b/config.json", "/etc/hostname", "a/../../b", "..\\b", "C:b"):
+    for name in ("../b/config.json", "/etc/hostname", "a/../../b", "..\\b", "C:b", "\\b"):
         edit(folder, files={**files, name: "0"})
         with pytest.raises(PersistenceError, match="lies outside the folder"):
             ConstantRouter.from_pretrained(folder)

@@ -462,7 +462,7 @@ def test_the_exception_itself_is_in_the_debug_log(caplog: pytest.LogCaptureFixtu
     assert "KeyError: 'lost'" in caplog.text
 
 
-async def test_a_router_that_swallows_its_cancellation_is_not_waited_for() -> None:
+async def test_a_router_that_swallows_its_cancellation_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(OnlyTheHook):
         async def awin_probability(self, prompts: Sequence[str]) -> Any:
             with contextlib.suppress(asyncio.CancelledError):
@@ -470,9 +470,13 @@ async def test_a_router_that_swallows_its_cancellation_is_not_waited_for() -> No
             await asyncio.sleep(0.5)
             return self.win_probability(prompts)
 
-    started = time.monotonic()
-    assert (await Stubborn().aroute("x", 0.5, time_limit=0.02)).reason == "router_error"
+    started, stubborn = time.monotonic(), Stubborn()
+    assert (await stubborn.aroute("x", 0.5, time_limit=0.02)).reason == "router_error"
     assert _limits._ending
+    monkeypatch.setattr(_limits, "MAX_OVERDUE", 1)
+    with pytest.raises(RouterTimeoutError, match="1 earlier calls are still running"):
+        await stubborn.aroute("x", 0.5, time_limit=0.02, on_error="raise")
+    assert (await Stubborn().aroute("x", 0.5, time_limit=0.02)).reason == "router_error"  # another one is not to blame
     await asyncio.wait(set(_limits._ending), timeout=30)
     assert not _limits._ending
     assert time.monotonic() - started < 25
@@ -496,17 +500,22 @@ async def test_a_router_that_empties_its_list_harms_nobody() -> None:
 def test_a_forked_child_starts_without_the_parents_calls_and_locks() -> None:
     code = """
 import os, threading, time
-from prefroute import RoutingStats, _limits
+from prefroute import RoutingStats, _limits, persistence
 from prefroute.testing import FixedRouter, SlowRouter
 _limits.MAX_OVERDUE = 1
-router, stats = SlowRouter(30, time_limit=0.01), RoutingStats()
+router, stats, held = SlowRouter(30, time_limit=0.01), RoutingStats(), threading.Event()
 router.route("x")
-stats._lock.acquire()  # as another thread would hold it at the fork
-_limits._lock.acquire()
+def hold():  # every lock, at the moment of the fork
+    with stats._lock, _limits._lock, persistence._moving:
+        held.set()
+        time.sleep(30)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
 child = os.fork()
 if child == 0:
     router.seconds = 0
-    os._exit(0 if router.route("x", time_limit=20, stats=stats).reason == "score" and stats.total == 1 else 1)
+    decided = router.route("x", time_limit=20, stats=stats).reason == "score" and stats.total == 1
+    os._exit(0 if decided and persistence._moving.acquire(timeout=20) else 1)
 print(os.waitpid(child, 0)[1])
 """
     command = [sys.executable, "-W", "ignore", "-c", code]

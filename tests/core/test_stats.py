@@ -115,10 +115,15 @@ def test_sixteen_threads_add_up_exactly() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_copy_has_a_lock_of_its_own_after_a_fork_too() -> None:
     code = """
-import os, pickle
+import os, pickle, threading, time
 from prefroute import RoutingDecision, RoutingStats
-stats = pickle.loads(pickle.dumps(RoutingStats()))
-stats._lock.acquire()  # as another thread would hold it at the fork
+stats, held = pickle.loads(pickle.dumps(RoutingStats())), threading.Event()
+def hold():
+    with stats._lock:
+        held.set()
+        time.sleep(30)
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
 child = os.fork()
 if child == 0:
     stats.record(RoutingDecision("weak", 0.1, 0.5, "score"))
@@ -138,6 +143,13 @@ def test_what_is_no_decision_is_refused(field: dict[str, Any]) -> None:
         RoutingDecision.from_dict({**STRONG.as_dict(), **field})
     with pytest.raises(KeyError):
         RoutingDecision.from_dict({})
+
+
+def test_a_signal_handler_may_read_the_figures_while_they_change() -> None:
+    stats = RoutingStats()
+    with stats._lock:  # a handler runs in the main thread, wherever that is
+        assert stats.snapshot()["total"] == stats.total == 0
+        assert "total=0" in repr(stats)
 
 
 def test_copies_count_on_their_own() -> None:
