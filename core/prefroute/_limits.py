@@ -114,10 +114,11 @@ _running: dict[int, set[_Call]] = {}
 
 
 def _after_fork() -> None:
-    """Forget the parent's calls, whose threads do not exist here, and a lock that one of them may have held."""
+    """Forget the parent's calls, whose threads and loops do not run here, and a lock that one of them may have held."""
     global _lock  # noqa: PLW0603 - a lock held at the fork can only be replaced
     _lock = threading.Lock()
     _running.clear()
+    _ending.clear()
 
 
 if hasattr(os, "register_at_fork"):

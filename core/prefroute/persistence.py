@@ -21,6 +21,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from prefroute._version import __version__
 from prefroute.errors import ConfigurationError, PersistenceError, RouterNotFoundError
 from prefroute.inputs import as_threshold
 
@@ -122,21 +123,21 @@ def save_router(router: Router, path: str | Path) -> None:
     router that was there before. `config.json` comes last and has the digest of each other file, so that
     a folder which holds parts of two routers is refused when it is read.
     """
+    if not router.router_type:
+        name = type(router).__name__
+        msg = f"{name} cannot be saved; a router that can defines router_type, _to_saved and _from_saved"
+        raise PersistenceError(msg)
     folder = Path(path)
     staging = None
     try:
-        if not router.router_type:
-            name = type(router).__name__
-            msg = f"{name} cannot be saved; a router that can defines router_type, _to_saved and _from_saved"
-            raise PersistenceError(msg)
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
         _stage(router, staging)
         with _moving:
             _move(staging, folder)
+    except PersistenceError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, PersistenceError):
-            raise
         msg = f"cannot write the router to {folder}: {error}"
         raise PersistenceError(msg) from error
     finally:
@@ -228,8 +229,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def write_config(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write `config.json` of a router or part, with the format fields added."""
-    from prefroute import __version__
-
     header = {"format": "prefroute", "format_version": FORMAT_VERSION, "prefroute_version": __version__}
     try:
         text = json.dumps(header | dict(fields), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -332,16 +331,15 @@ def _locate(name_or_path: str | Path | None) -> Path:
         raise ConfigurationError(msg)
     folder = Path(name_or_path)
     try:
-        if folder.is_dir():
-            return folder
-        if folder.is_file():
-            msg = f"{folder} is a file; a saved router is a folder with {CONFIG_FILE}"
-            raise RouterNotFoundError(msg)
+        is_folder, is_file = folder.is_dir(), folder.is_file()
     except (OSError, ValueError) as error:  # A name too long, a NUL in it, a folder that may not be entered.
-        if isinstance(error, RouterNotFoundError):
-            raise
         msg = f"no saved router at {reprlib.repr(str(name_or_path))}: {error}"
         raise RouterNotFoundError(msg) from error
+    if is_folder:
+        return folder
+    if is_file:
+        msg = f"{folder} is a file; a saved router is a folder with {CONFIG_FILE}"
+        raise RouterNotFoundError(msg)
     if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path):
         return _from_hub(name_or_path)
     msg = f"no saved router at {name_or_path!s}: not a folder, and not a hub id of the form owner/name"
