@@ -3,6 +3,9 @@
 from prefroute._version import __version__
 from prefroute.errors import (
     ConfigurationError,
+    ConvergenceError,
+    DataError,
+    EmbeddingError,
     MissingExtraError,
     PersistenceError,
     PrefrouteError,
@@ -16,11 +19,16 @@ from prefroute.errors import (
 from prefroute.persistence import load_router
 from prefroute.router import Router
 from prefroute.stats import RoutingStats, StatsSnapshot
-from prefroute.types import OnError, Reason, Route, RoutingDecision
+from prefroute.types import Battle, ModelPair, OnError, Reason, Route, RoutingDecision
 
 __all__ = [
+    "Battle",
     "ConfigurationError",
+    "ConvergenceError",
+    "DataError",
+    "EmbeddingError",
     "MissingExtraError",
+    "ModelPair",
     "OnError",
     "PersistenceError",
     "PrefrouteError",

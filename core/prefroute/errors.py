@@ -3,6 +3,9 @@
 * PrefrouteError
   * ConfigurationError (ValueError): a setting that cannot be used
     * ThresholdError: a threshold that is missing or not a finite number
+  * DataError (ValueError): training data that cannot be read or used
+  * ConvergenceError (RuntimeError): a fit that did not converge
+  * EmbeddingError (RuntimeError): an embedding model could not be reached, or its answer cannot be used
   * PromptTypeError (TypeError): something that is not text was given as a prompt
   * RouterError (RuntimeError): a router could not score; only raised with `on_error="raise"`
     * RouterTimeoutError (TimeoutError): it did not answer within its time limit
@@ -25,6 +28,18 @@ class ConfigurationError(PrefrouteError, ValueError):
 
 class ThresholdError(ConfigurationError):
     """A threshold that is missing or not a finite number."""
+
+
+class DataError(PrefrouteError, ValueError):
+    """Training data that cannot be read or used; the message says where."""
+
+
+class ConvergenceError(PrefrouteError, RuntimeError):
+    """A fit that did not converge; its last step is not used."""
+
+
+class EmbeddingError(PrefrouteError, RuntimeError):
+    """An embedding model could not be reached, or answered with something that is not one finite row a text."""
 
 
 class PromptTypeError(PrefrouteError, TypeError):

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from uuid import uuid4
 
+from prefroute.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,6 +23,54 @@ Reason: TypeAlias = Literal["score", "router_error", "capability"]
 
 def _new_id() -> str:
     return uuid4().hex
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPair:
+    """The two models that are routed between, by the names they have in the training data.
+
+    Attributes:
+        strong: The better and dearer one.
+        weak: The cheaper one.
+
+    Raises:
+        ConfigurationError: A name is missing, or both are the same.
+    """
+
+    strong: str
+    weak: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be routed between."""
+        for side in ("strong", "weak"):
+            name = getattr(self, side)
+            if not isinstance(name, str) or not name:
+                msg = f"the {side} model must be named by a non-empty str, got {name!r}"
+                raise ConfigurationError(msg)
+        if self.strong == self.weak:
+            msg = f"the strong and the weak model must differ, got {self.strong!r} twice"
+            raise ConfigurationError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Battle:
+    """Two models' answers to one prompt, compared.
+
+    Attributes:
+        prompt: What both were asked.
+        model_a: Name of one model.
+        model_b: Name of the other.
+        outcome: Probability that `model_a`'s answer is the better one: 1, 0, 0.5 for a tie, or between.
+        weight: How much it counts.
+        source: Where it comes from.
+    """
+
+    prompt: str
+    model_a: str
+    model_b: str
+    outcome: float
+    weight: float = 1.0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

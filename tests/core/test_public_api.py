@@ -14,8 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 EXPORTS = {
     "prefroute": [
+        "Battle",
         "ConfigurationError",
+        "ConvergenceError",
+        "DataError",
+        "EmbeddingError",
         "MissingExtraError",
+        "ModelPair",
         "OnError",
         "PersistenceError",
         "PrefrouteError",
@@ -48,7 +53,10 @@ FRAMEWORKS = {
     "langchain_router": "langchain_core.language_models.chat_models",
     "llamaindex_router": "llama_index.core",
 }
-HEAVY = ["torch", "transformers", "openai", "pandas", "matplotlib", "sklearn", "model2vec", "typer", "rich"]
+HEAVY = [
+    *("torch", "transformers", "sentence_transformers", "openai", "pandas", "pyarrow", "matplotlib", "sklearn"),
+    *("model2vec", "typer", "rich"),
+]
 
 # Runs in a fresh interpreter: any use of a socket ends it, and what was imported is told.
 PROBE = """
@@ -106,6 +114,23 @@ def test_a_missing_framework_is_one_error_that_names_the_extra(package: str, fra
     assert done.returncode == 1
     assert "prefroute.errors.MissingExtraError" in done.stderr
     assert f"prefroute[{extra}]" in done.stderr
+
+
+def test_every_module_of_the_core_imports_without_what_the_extras_bring() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT / "core").with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "core").rglob("*.py"))
+        if path.name != "__main__.py"
+    ]
+    assert "prefroute.training.matrix_factorization" in modules
+    code = f"""
+import importlib, sys
+for name in {modules!r}:
+    importlib.import_module(name)
+print(sorted(set(sys.modules) & set({HEAVY!r}) - {{"typer", "rich"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_the_core_imports_no_framework() -> None:
