@@ -15,6 +15,7 @@ import reprlib
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path, PureWindowsPath
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from prefroute.embedding import Embedder
     from prefroute.router import Router
 
 T = TypeVar("T")
@@ -39,10 +41,25 @@ CONFIG_FILE = "config.json"
 TENSORS_FILE = "router.safetensors"
 DEFAULT_ROUTER = Path(__file__).parent / "pretrained" / "default"
 
+EMBEDDER_FOLDER = "embedder"
+
 _ROUTER_CLASSES = {
+    "knn": "prefroute.routers.knn:KNNRouter",
+    "logistic-regression": "prefroute.routers.logistic_regression:LogisticRegressionRouter",
     "matrix-factorization": "prefroute.routers.matrix_factorization:MatrixFactorizationRouter",
+    "prompt-length": "prefroute.routers.baselines:PromptLengthRouter",
+    "random": "prefroute.routers.baselines:RandomRouter",
+    "similarity-weighted": "prefroute.routers.similarity_weighted:SimilarityWeightedRouter",
 }
 """Where the class of each `router_type` stands; imported only when such a router is loaded."""
+
+_UNTRAINED = ("prompt-length", "random")
+"""Routers that can be had by name, for they need no training."""
+
+_WHOLE = 64 * 2**20
+_SAMPLES, _SAMPLE = 256, 2**14
+"""Files of more than so many bytes are known by as many samples of so many bytes: an index that is mapped into
+memory should not be read whole to be loaded."""
 
 _moving = threading.Lock()
 """Two saves to one folder must not be mixed; of several processes only one may save to it."""
@@ -67,18 +84,29 @@ class SavedRouter:
     Attributes:
         settings: JSON-safe settings.
         tensors: Arrays by name.
+        embedder: What the caller of `load_router` gave in place of the saved one.
     """
 
     settings: dict[str, Any]
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    embedder: Embedder | None = None
+
+    def embedder_of(self, folder: Path) -> Embedder:
+        """The embedder that the caller gave, or else the one saved in the router's folder."""
+        from prefroute.embedding import load_embedder
+
+        return load_embedder(folder / EMBEDDER_FOLDER) if self.embedder is None else self.embedder
 
 
-def load_router(name_or_path: str | Path | None = None) -> Router:
+def load_router(name_or_path: str | Path | None = None, *, embedder: str | Path | Embedder | None = None) -> Router:
     """Load a router; a local folder first, then the Hugging Face hub.
 
     Args:
         name_or_path: A folder written by `save_pretrained`, a hub id such as `owner/name`, or None (also
-            `"default"`) for the router that comes with the package, which needs no network.
+            `"default"`) for the router that comes with the package, which needs no network. `"random"` and
+            `"prompt-length"` are the baselines of these names, untrained.
+        embedder: An embedder, or its name as in `as_embedder`, in place of the one that was saved; it must
+            give the same vectors. Needed where the saved one could not be saved.
 
     Returns:
         The router, with the default threshold it was saved with.
@@ -86,12 +114,20 @@ def load_router(name_or_path: str | Path | None = None) -> Router:
     Raises:
         RouterNotFoundError: There is no such folder and it cannot be fetched from the hub.
         PersistenceError: The folder does not hold a router that this version reads.
+        ConfigurationError: An embedder is given to a router that has none, or does not fit it.
     """
-    return read_router(name_or_path)
+    return read_router(name_or_path, embedder=embedder)
 
 
-def read_router(name_or_path: str | Path | None, own_class: type[Router] | None = None) -> Router:
+def read_router(
+    name_or_path: str | Path | None,
+    own_class: type[Router] | None = None,
+    embedder: str | Path | Embedder | None = None,
+) -> Router:
     """`load_router`, or with `own_class` also a router whose type is not one of prefroute's own."""
+    if isinstance(name_or_path, str) and name_or_path in _UNTRAINED and not Path(name_or_path).is_dir():
+        _refuse_embedder(name_or_path, embedder)
+        return _class_named(name_or_path)()
     folder = _locate(name_or_path)
     config = read_config(folder)
     router_class = _router_class(folder, config, own_class)
@@ -104,7 +140,11 @@ def read_router(name_or_path: str | Path | None, own_class: type[Router] | None 
         msg = f"{folder / CONFIG_FILE}: files must be an object, got {type(files).__name__}"
         raise PersistenceError(msg)
     tensors = read_tensors(folder / TENSORS_FILE) if TENSORS_FILE in files else {}
-    router = router_class._from_saved(SavedRouter(settings=settings, tensors=tensors), folder)  # noqa: SLF001 - its hook
+    given = None if embedder is None else _as_embedder(embedder)
+    saved = SavedRouter(settings=settings, tensors=tensors, embedder=given)
+    router = router_class._from_saved(saved, folder)  # noqa: SLF001 - its hook
+    if getattr(router, "embedder", None) is not given:
+        _refuse_embedder(type(router).__name__, given)
     # After reading: a folder that is written anew at this moment is noticed too.
     _check_files(folder, files)
     if config.get("threshold") is not None:
@@ -114,6 +154,18 @@ def read_router(name_or_path: str | Path | None, own_class: type[Router] | None 
             msg = f"{folder / CONFIG_FILE}: {error}"
             raise PersistenceError(msg) from error
     return router
+
+
+def _as_embedder(embedder: str | Path | Embedder) -> Embedder:
+    from prefroute.embedding import as_embedder
+
+    return as_embedder(embedder)
+
+
+def _refuse_embedder(name: str, embedder: object) -> None:
+    if embedder is not None:
+        msg = f"{name} uses no embedder, got {reprlib.repr(embedder)}; leave embedder= out"
+        raise ConfigurationError(msg)
 
 
 def save_router(router: Router, path: str | Path) -> None:
@@ -163,14 +215,42 @@ def _stage(router: Router, staging: Path) -> None:
 
 def _move(staging: Path, folder: Path) -> None:
     files = [file.relative_to(staging) for file in staging.rglob("*") if file.is_file()]
+    replaced = _saved_files(folder)
     for file in sorted(files, key=lambda file: file == Path(CONFIG_FILE)):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (staging / file).replace(folder / file)
+    # What only the router before had; it may be large. The deepest first, so that empty folders go too.
+    stale = replaced - {file.as_posix() for file in files}
+    for name in sorted(stale, key=lambda name: -name.count("/")):
+        (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / name).parent.rmdir()
+
+
+def _saved_files(folder: Path) -> set[str]:
+    """Files of the router that a folder holds; none if it holds none that can be read."""
+    try:
+        names = read_config(folder).get("files")
+    except PersistenceError:
+        return set()
+    return {name for name in names if not _leaves(name)} if isinstance(names, dict) else set()
+
+
+def _leaves(name: str) -> bool:
+    """Whether a file name leads out of its folder."""
+    return bool(PureWindowsPath(name).anchor) or ".." in re.split(r"[/\\]", name)
 
 
 def _digest(path: Path) -> str:
+    size = path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size <= _WHOLE:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(str(size).encode())
+        for number in range(_SAMPLES):
+            file.seek(number * (size - _SAMPLE) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return f"sampled-{digest.hexdigest()}"
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
@@ -178,7 +258,7 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, digest in files.items():
         path = folder / name
         # By its name, not by what it resolves to: a download cache holds links to files elsewhere.
-        if PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+        if _leaves(name):
             msg = f"{folder / CONFIG_FILE} names {reprlib.repr(name)}, which lies outside the folder"
             raise PersistenceError(msg)
         try:
@@ -311,9 +391,7 @@ def validated(model: type[T], fields: object, source: Path) -> T:
 def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Router] | None) -> type[Router]:
     name = config.get("router_type")
     if isinstance(name, str) and name in _ROUTER_CLASSES:
-        module, _, attribute = _ROUTER_CLASSES[name].partition(":")
-        found: type[Router] = getattr(import_module(module), attribute)
-        return found
+        return _class_named(name)
     if own_class is not None and name and own_class.router_type == name:
         return own_class
     msg = (
@@ -321,6 +399,12 @@ def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Route
         "A router of your own is loaded with its class's from_pretrained"
     )
     raise PersistenceError(msg)
+
+
+def _class_named(name: str) -> type[Router]:
+    module, _, attribute = _ROUTER_CLASSES[name].partition(":")
+    found: type[Router] = getattr(import_module(module), attribute)
+    return found
 
 
 def _locate(name_or_path: str | Path | None) -> Path:
@@ -350,7 +434,7 @@ def _from_hub(repository: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.npy"]))
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         msg = f"no folder {repository}, and the hub gave no router of that name: {type(error).__name__}: {reason}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prefroute._limits import Outcome
+    from prefroute.embedding import Embedder
     from prefroute.persistence import SavedRouter
     from prefroute.stats import RoutingStats
     from prefroute.types import OnError, RoutingDecision
@@ -162,7 +163,7 @@ class Router(ABC):
 
     async def _aoutcome(self, texts: list[str], seconds: float | None) -> Outcome[object]:
         try:
-            if getattr(self.awin_probability, "__func__", None) is not Router.awin_probability:
+            if self._scores_asynchronously():
                 return await aattempt(self, partial(self.awin_probability, list(texts)), seconds)
             work = partial(self.win_probability, list(texts))
             if self._is_quick(texts):
@@ -173,6 +174,10 @@ class Router(ABC):
             return await aattempt_within(self, work, seconds)
         except Exception as error:  # noqa: BLE001 - an executor that is shut down, say; told in conclude
             return Failure(error)
+
+    def _scores_asynchronously(self) -> bool:
+        """Hook: whether `awin_probability` does more than hand `win_probability` to a thread."""
+        return getattr(self.awin_probability, "__func__", None) is not Router.awin_probability
 
     def _is_quick(self, texts: list[str]) -> bool:  # noqa: ARG002 - for those who override it
         """Hook: whether scoring these takes no longer than handing them to a thread, so the loop may do it itself."""
@@ -192,11 +197,14 @@ class Router(ABC):
         save_router(self, path)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path | None = None) -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, *, embedder: str | Path | Embedder | None = None
+    ) -> Self:
         """Load a saved router and check that it is of this class.
 
         Args:
             name_or_path: As for `load_router`.
+            embedder: As for `load_router`.
 
         Returns:
             The router.
@@ -206,7 +214,7 @@ class Router(ABC):
         """
         from prefroute.persistence import read_router
 
-        router = read_router(name_or_path, cls)
+        router = read_router(name_or_path, cls, embedder)
         if not isinstance(router, cls):
             msg = f"{name_or_path or 'the bundled default'} holds a {type(router).__name__}, not a {cls.__name__}"
             raise PersistenceError(msg)

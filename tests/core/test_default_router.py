@@ -16,10 +16,9 @@ from prefroute import Router, load_router
 from prefroute.demo import PROMPTS
 from prefroute.embedding import StaticEmbedder
 from prefroute.persistence import DEFAULT_ROUTER
-from prefroute.routers.matrix_factorization import EMBEDDER_FOLDER, MatrixFactorizationRouter
+from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
 
 ROUTER = load_router()
-EMBEDDER = DEFAULT_ROUTER / EMBEDDER_FOLDER
 HOSTILE = {
     "empty": "",
     "blank": " \t\n",
@@ -147,12 +146,13 @@ async def test_only_few_short_texts_are_scored_on_the_loop(monkeypatch: pytest.M
         def embed(self, texts: Any) -> Any:
             return ROUTER.embedder.embed(texts)  # type: ignore[attr-defined]
 
-    weights: Any = ROUTER.weights  # type: ignore[attr-defined]
-    on_the_instance = MatrixFactorizationRouter(embedder=StaticEmbedder.from_pretrained(EMBEDDER), weights=weights)
+    parts: Any = {name: getattr(ROUTER, name) for name in ("models", "weights", "biases", "pair")}
+    embedder = ROUTER.embedder  # type: ignore[attr-defined]
+    on_the_instance = MatrixFactorizationRouter(embedder=embedder, **parts)
     on_the_instance.win_probability = on_the_instance.win_probability  # type: ignore[method-assign]
     for router in (
-        Mine(embedder=on_the_instance.embedder, weights=weights),
-        MatrixFactorizationRouter(embedder=Embedder(), weights=weights),
+        Mine(embedder=embedder, **parts),
+        MatrixFactorizationRouter(embedder=Embedder(), **parts),
         on_the_instance,
     ):
         seen.clear()

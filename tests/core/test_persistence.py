@@ -298,7 +298,7 @@ def test_a_hub_id_is_fetched_without_code_or_pickle(tmp_path: Path, monkeypatch:
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
     assert ConstantRouter.from_pretrained("owner/name").value == 0.75
-    assert asked == [("owner/name", {"allow_patterns": ["*.json", "*.safetensors"]})]
+    assert asked == [("owner/name", {"allow_patterns": ["*.json", "*.safetensors", "*.npy"]})]
 
     def refuse(repository: str, **_: Any) -> str:
         raise ConnectionError(repository)
@@ -321,3 +321,51 @@ def test_settings_are_checked_field_by_field(tmp_path: Path) -> None:
         validated(Settings, {"dimension": "3", "extra": 1}, tmp_path)
     with pytest.raises(PersistenceError, match="dimension: "):
         validated(Settings, {"dimension": True}, tmp_path)
+
+
+class MappedRouter(ConstantRouter):
+    """Keeps a file of its own, as routers with a large index do."""
+
+    router_type = "test-mapped"
+
+    def _to_saved(self, folder: Path) -> SavedRouter:
+        np.save(folder / "index.npy", np.arange(300_000, dtype=np.float64))
+        return super()._to_saved(folder)
+
+
+def test_a_large_file_is_known_by_samples_and_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefroute.persistence._WHOLE", 2**20)
+    MappedRouter(0.5).save_pretrained(tmp_path)
+    files = json.loads((tmp_path / "config.json").read_text())["files"]
+    assert [digest.startswith("sampled-") for digest in files.values()] == [True, False]
+    index = tmp_path / "index.npy"
+    whole = index.read_bytes()
+    assert MappedRouter.from_pretrained(tmp_path).value == 0.5
+    for damaged in (whole[:-1], whole + b"0", b"1" + whole[1:], whole[:-1] + b"1", np.arange(1, 300_001.0).tobytes()):
+        index.write_bytes(damaged)
+        with pytest.raises(PersistenceError, match=r"index\.npy is not the file that was saved"):
+            MappedRouter.from_pretrained(tmp_path)
+
+
+def test_baselines_are_had_by_name_and_take_no_embedder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "prompt-length"):
+        assert load_router(name).router_type == name
+        with pytest.raises(ConfigurationError, match="uses no embedder"):
+            load_router(name, embedder="static")
+    load_router("prompt-length").save_pretrained("random")
+    assert load_router("random").router_type == "prompt-length"  # a folder of that name comes first
+    with pytest.raises(ConfigurationError, match="ConstantRouter uses no embedder"):
+        ConstantRouter.from_pretrained(saved(tmp_path / "own"), embedder="static")
+
+
+def test_what_only_the_replaced_router_had_is_removed(tmp_path: Path) -> None:
+    load_router().save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    saved(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "notes.txt", "router.safetensors"]
+    outside = tmp_path.parent / "outside"
+    outside.write_text("mine too")
+    edit(tmp_path, files={"../outside": "0", "gone": "0"})
+    saved(tmp_path)
+    assert outside.read_text() == "mine too"

@@ -19,7 +19,7 @@ from prefroute.embedding.static import StaticEmbedderConfig
 from prefroute.errors import PersistenceError
 from prefroute.persistence import DEFAULT_ROUTER
 
-BUNDLED = DEFAULT_ROUTER / "embedder"
+BUNDLED = DEFAULT_ROUTER / "embedder" / "0"
 TEXTS = [
     "What is the capital of France?",
     "",

@@ -1,10 +1,13 @@
-"""Turning text into vectors: the protocol that routers ask for, and the bundled static model."""
+"""Turning text into vectors: the protocol that routers ask for, and the embedders that come with the package."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from prefroute.embedding.combined import ConcatenatedEmbedder, LengthEmbedder
+from prefroute.embedding.registry import as_embedder, load_embedder, save_embedder
 from prefroute.embedding.static import StaticEmbedder
+from prefroute.embedding.surface import SurfaceEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,18 +15,32 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Embedder", "StaticEmbedder"]
+__all__ = [
+    "ConcatenatedEmbedder",
+    "Embedder",
+    "LengthEmbedder",
+    "StaticEmbedder",
+    "SurfaceEmbedder",
+    "as_embedder",
+    "load_embedder",
+    "save_embedder",
+]
 
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Anything that embeds texts; nothing need be inherited."""
+    """Anything that embeds texts; nothing need be inherited.
+
+    Read where it is there: `dimensions` (d), `model_id` (a str that names the model, for caches), `is_quick`
+    (embedding a few short texts takes no longer than handing them to a thread), and, to be saved with a
+    router, `embedder_type`, `save_pretrained(folder)` and `from_pretrained(folder)`.
+    """
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts.
 
         Args:
-            texts: n texts.
+            texts: n texts; one that is too long is cut.
 
         Returns:
             One row a text, shape (n, d); never NaN.

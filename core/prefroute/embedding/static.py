@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -64,6 +66,8 @@ class StaticEmbedder:
     all-zero row. Safe to share between threads. The files are those of model2vec, which can read them too.
     """
 
+    embedder_type: ClassVar[str] = "static"
+
     def __init__(
         self,
         *,
@@ -92,6 +96,20 @@ class StaticEmbedder:
     def dimensions(self) -> int:
         """Length of a row."""
         return int(self.vectors.shape[1])
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a few short texts are embedded in the time a thread takes; a subclass may do anything."""
+        return type(self) is StaticEmbedder
+
+    @cached_property
+    def model_id(self) -> str:
+        """Names the model for caches, by its content."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for array in (self.vectors, self.weights, self.mapping):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(self.tokenizer.to_str().encode())
+        return f"static:{digest.hexdigest()}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts.
@@ -139,7 +157,7 @@ class StaticEmbedder:
         write_atomically(folder / TOKENIZER_FILE, self.tokenizer.to_str().encode())
         tensors = {"embeddings": self.vectors, "weights": self.weights, "mapping": self.mapping}
         write_tensors(folder / MODEL_FILE, tensors)
-        write_config(folder, {"embedder_type": "static", "normalize": True, "settings": asdict(self.config)})
+        write_config(folder, {"embedder_type": self.embedder_type, "normalize": True, "settings": asdict(self.config)})
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -156,8 +174,9 @@ class StaticEmbedder:
         """
         folder = Path(path)
         fields = read_config(folder)
-        if fields.get("embedder_type") != "static":
-            msg = f"{folder / CONFIG_FILE} has embedder_type {fields.get('embedder_type')!r}; only 'static' is known"
+        if fields.get("embedder_type") != cls.embedder_type:
+            found = fields.get("embedder_type")
+            msg = f"{folder / CONFIG_FILE} has embedder_type {found!r}; this class reads {cls.embedder_type!r}"
             raise PersistenceError(msg)
         config = validated(StaticEmbedderConfig, fields.get("settings"), folder / CONFIG_FILE)
         tokenizer = _read_tokenizer(folder / TOKENIZER_FILE)

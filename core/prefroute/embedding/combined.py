@@ -1,0 +1,170 @@
+"""Embedders made of others, and of the length of the prompt."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.inputs import as_prompts, finite_or_none
+from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from prefroute.embedding import Embedder
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthEmbedder:
+    """One coordinate: the standardised log length of the text, to be put beside an embedding.
+
+    The defaults suit chat prompts; `fitted` takes mean and deviation from prompts of one's own.
+
+    Attributes:
+        mean: Mean of log(1 + characters).
+        deviation: Its standard deviation.
+        scale: What one deviation becomes; beside an embedding of length 1, the weight that length gets.
+    """
+
+    mean: float = 5.5
+    deviation: float = 1.0
+    scale: float = 0.3
+
+    embedder_type: ClassVar[str] = "length"
+    dimensions: ClassVar[int] = 1
+    is_quick: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse what would make a coordinate that is no number."""
+        if None in {finite_or_none(value) for value in (self.mean, self.deviation, self.scale)} or self.deviation <= 0:
+            msg = f"mean, deviation and scale must be finite and deviation above 0, got {self}"
+            raise ConfigurationError(msg)
+
+    @classmethod
+    def fitted(cls, prompts: Sequence[str], *, scale: float = 0.3) -> Self:
+        """Standardise by these prompts.
+
+        Args:
+            prompts: n texts, at least one.
+            scale: What one deviation becomes.
+
+        Returns:
+            The embedder; its deviation is 1 where all are equally long.
+        """
+        logs = _log_lengths(as_prompts(prompts))
+        if not logs.size:
+            msg = "got no prompts to take a mean length from; give at least one"
+            raise ConfigurationError(msg)
+        return cls(mean=float(logs.mean()), deviation=float(logs.std()) or 1.0, scale=scale)
+
+    @property
+    def model_id(self) -> str:
+        """Names the embedder for caches."""
+        return f"length:{self.mean!r}:{self.deviation!r}:{self.scale!r}"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The coordinate of each text, shape (n, 1)."""
+        standardised = (_log_lengths(as_prompts(texts)) - self.mean) / self.deviation
+        return (self.scale * standardised).astype(np.float32)[:, None]
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write `config.json`."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_config(folder, {"embedder_type": self.embedder_type, "settings": asdict(self)})
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            PersistenceError: The folder holds no readable length embedder.
+        """
+        folder = Path(path)
+        return validated(cls, read_config(folder).get("settings"), folder / CONFIG_FILE)
+
+
+class ConcatenatedEmbedder:
+    """The vectors of several embedders side by side."""
+
+    embedder_type: ClassVar[str] = "concatenated"
+
+    def __init__(self, parts: Sequence[Embedder]) -> None:
+        """Put embedders side by side.
+
+        Args:
+            parts: At least one; each text is given to all.
+
+        Raises:
+            ConfigurationError: There are none.
+        """
+        self.parts = tuple(parts)
+        if not self.parts:
+            msg = "got no embedders to put side by side; give at least one"
+            raise ConfigurationError(msg)
+
+    def __repr__(self) -> str:
+        """The parts."""
+        return f"{type(self).__name__}({list(self.parts)})"
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of a row; None when a part does not tell its own."""
+        sizes = [int(getattr(part, "dimensions", None) or 0) for part in self.parts]
+        return sum(sizes) if all(sizes) else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether every part is."""
+        return all(getattr(part, "is_quick", False) for part in self.parts)
+
+    @property
+    def model_id(self) -> str | None:
+        """Names the embedder for caches; None when a part has no name."""
+        names = [str(getattr(part, "model_id", None) or "") for part in self.parts]
+        return "+".join(names) if all(names) else None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts with every part, shape (n, sum of the parts' d)."""
+        checked = as_prompts(texts)
+        return np.hstack([part.embed(checked) for part in self.parts])
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write `config.json` and a folder for each part, named 0, 1, and so on."""
+        from prefroute.embedding.registry import save_embedder
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, part in enumerate(self.parts):
+            save_embedder(part, folder / str(number))
+        write_config(folder, {"embedder_type": self.embedder_type, "parts": len(self.parts)})
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Read what `save_pretrained` wrote.
+
+        Raises:
+            PersistenceError: The folder holds no readable concatenated embedder.
+        """
+        from prefroute.embedding.registry import load_embedder
+
+        folder = Path(path)
+        parts = read_config(folder).get("parts")
+        if type(parts) is not int or not 1 <= parts <= _MOST_PARTS:
+            msg = f"{folder / CONFIG_FILE}: parts must be a whole number from 1 to {_MOST_PARTS}, got {parts!r}"
+            raise PersistenceError(msg)
+        return cls([load_embedder(folder / str(number)) for number in range(parts)])
+
+
+_MOST_PARTS = 16
+
+
+def _log_lengths(texts: list[str]) -> NDArray[np.float64]:
+    return np.log1p(np.fromiter(map(len, texts), dtype=np.float64, count=len(texts)))
