@@ -1,6 +1,5 @@
 """The `prefroute` command."""
 
-import io
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefroute import MissingExtraError, cli
+from prefroute import MissingExtraError
 from prefroute.demo import PROMPTS, AdapterRun
 from prefroute.testing import FailingRouter, FixedRouter
 
@@ -19,25 +18,15 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process; gives status, stdout and stderr."""
-
-    def call(*arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prefroute", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err  # type: ignore[return-value]
-
-    return call
-
-
-@pytest.fixture
 def fixed(monkeypatch: pytest.MonkeyPatch) -> FixedRouter:
     router = FixedRouter(0.25, {"hard": 0.75}, threshold=0.5)
-    monkeypatch.setattr(cli, "load_router", lambda _: router)
+    routers_are(monkeypatch, lambda _: router)
     return router
+
+
+def routers_are(monkeypatch: pytest.MonkeyPatch, load: Callable[[Any], Any]) -> None:
+    for command in ("_route", "_demo"):
+        monkeypatch.setattr(f"prefroute.cli.{command}.load_router", load)
 
 
 def test_json_is_one_object_a_line_with_exactly_these_fields(run: Run, fixed: FixedRouter) -> None:
@@ -127,16 +116,24 @@ def test_a_missing_router_is_one_line_on_stderr(run: Run, tmp_path: Path) -> Non
     assert "no saved router at" in err
 
 
+@pytest.mark.parametrize("name", ["random", "prompt-length"])
+def test_the_baselines_are_routers_by_name(run: Run, name: str) -> None:
+    status, out, err = run("route", "--json", "--router", name, "short", "long " * 200)
+    assert (status, err) == (0, "")
+    assert {json.loads(line)["threshold"] for line in out.splitlines()} == {0.5}
+    assert len({json.loads(line)["score"] for line in out.splitlines()}) == 2
+
+
 def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_router", interrupt)
+    routers_are(monkeypatch, interrupt)
     assert run("route", "x") == (130, "", "")
 
 
 def test_a_failing_router_is_shown_as_such(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "load_router", lambda _: FailingRouter(on_error="weak"))
+    routers_are(monkeypatch, lambda _: FailingRouter(on_error="weak"))
     status, out, _ = run("route", "--json", "x")
     assert status == 0
     assert json.loads(out) == {
@@ -158,7 +155,7 @@ def fake_adapters(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
             raise MissingExtraError(msg)
         return types.SimpleNamespace(run=adapter)
 
-    monkeypatch.setattr(cli.importlib, "import_module", import_module)
+    monkeypatch.setattr("importlib.import_module", import_module)
 
 
 def test_the_demo_without_adapters_says_what_is_missing(

@@ -3,20 +3,15 @@
 import importlib
 import json
 import os
-import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from prefroute import ConfigurationError, PersistenceError, load_router
-from prefroute.persistence import DEFAULT_ROUTER, write_tensors
-from prefroute.routers.matrix_factorization import LengthFeature, MatrixFactorizationRouter
+from prefroute.data import prompt_key
+from prefroute.persistence import DEFAULT_ROUTER
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("PREFROUTE_DATA", ROOT / "../shared/data"))
@@ -33,44 +28,9 @@ def part(name: str) -> ModuleType:
     return importlib.import_module(f"default_router.{name}")
 
 
-def test_apgr_of_perfect_random_and_worst_routing() -> None:
-    apgr = part("metrics").apgr
-    gains = np.array([1.0, 1.0, 0.0, 0.0])
-    assert apgr(np.array([4.0, 3.0, 2.0, 1.0]), gains) == pytest.approx(0.75)
-    assert apgr(np.zeros(4), gains) == pytest.approx(0.5)
-    assert apgr(np.array([1.0, 2.0, 3.0, 4.0]), gains) == pytest.approx(0.25)
-    assert np.isnan(apgr(np.arange(4.0), -gains))
-
-
-def test_apgr_of_ties_is_the_mean_over_their_orders() -> None:
-    apgr = part("metrics").apgr
-    gains = np.array([1.0, 0.0, -1.0, 2.0])
-    tied = apgr(np.array([2.0, 1.0, 1.0, 0.0]), gains)
-    orders = [apgr(np.array([2.0, first, 1.5 - first, 0.0]), gains) for first in (1.0, 0.5)]
-    assert tied == pytest.approx(np.mean(orders))
-
-
-def test_apgr_with_counts_is_apgr_with_the_rows_repeated() -> None:
-    apgr = part("metrics").apgr
-    generator = np.random.default_rng(0)
-    scores, gains = generator.integers(0, 5, 40).astype(float), generator.normal(0.5, 1, 40)
-    counts = generator.integers(0, 3, 40)
-    assert apgr(scores, gains, counts) == pytest.approx(apgr(np.repeat(scores, counts), np.repeat(gains, counts)))
-
-
-def test_abilities_order_models_and_stay_finite_for_one_sided_votes() -> None:
-    abilities = part("abilities")
-    votes = [abilities.Vote("q", "a", "b", 1.0)] * 9 + [abilities.Vote("q", "b", "c", 0.5)] * 4
-    found = abilities.abilities(votes)
-    assert found["a"] > found["c"] >= found["b"] - 1e-9
-    assert all(np.isfinite(value) for value in found.values())
-
-
 def test_text_is_cut_down_to_what_a_person_asks() -> None:
     sources = part("sources")
     assert sources.without_choices("Which is prime?\nA. 4\nB. 7\nC. 8\nD. 9\nAnswer:") == "Which is prime?"
-    assert sources.last_human_turn("### Human: Hi ### Assistant: Hello ### Human: Why? ### Assistant:") == "Why?"
-    assert sources.normalised("  Why\nNOT? ") == "why not?"
 
 
 def test_the_factorization_finds_what_separates_and_not_the_source() -> None:
@@ -118,10 +78,10 @@ def test_the_sources_are_read_whole_and_without_contaminated_prompts() -> None:
     assert mmlu.gains.mean() == pytest.approx(0.8059 - 0.6809, abs=1e-4)
     assert gsm8k.gains.mean() == pytest.approx(0.8577 - 0.6373, abs=1e-4)
     assert read[2].gains.mean() == pytest.approx(9.212 - 8.281, abs=2e-3)
-    trained = {sources.normalised(prompt) for source in read for prompt in source.prompts}
+    trained = {prompt_key(prompt) for source in read for prompt in source.prompts}
     alpaca = sources.read_alpaca_eval(DATA / "battles/alpaca_eval.jsonl.gz", trained)
     assert len(alpaca.prompts) > 500
-    assert not trained & {sources.normalised(prompt) for prompt in alpaca.prompts}
+    assert not trained & {prompt_key(prompt) for prompt in alpaca.prompts}
 
 
 def test_the_bundled_readme_says_what_was_measured() -> None:
@@ -148,53 +108,3 @@ def test_the_bundled_files_are_small_and_name_no_machine() -> None:
         if path.name in {"config.json", "training.json", "README.md"}:
             text = path.read_text(encoding="utf-8")
             assert not any(word in text for word in ("/tmp", "/home", "/work", "site-packages", "://"))
-
-
-class Lengths:
-    """Embeds a text as its length and 1; cannot be saved."""
-
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.array([[len(text), 1] for text in texts], dtype=np.float32).reshape(-1, 2)
-
-
-def test_the_router_is_the_sigmoid_of_a_linear_score() -> None:
-    length = LengthFeature(mean=np.log(3), deviation=2.0, weight=4.0)
-    router = MatrixFactorizationRouter(embedder=Lengths(), weights=np.array([0.5, -1.0]), bias=0.25, length=length)
-    logits = np.array([0.5 * 2 - 1 + 0.25, 0.5 * 8 - 1 + 0.25 + 4 * np.log(3) / 2])
-    np.testing.assert_allclose(router.win_probability(["ab", "abcdefgh"]), 1 / (1 + np.exp(-logits)))
-    extreme = MatrixFactorizationRouter(embedder=Lengths(), weights=np.array([-1e6, 0.0]))
-    assert extreme.win_probability(["abc"])[0] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("parts", "problem"),
-    [
-        ({"weights": np.ones((1, 256))}, r"256 finite numbers, .* got shape \(1, 256\)"),
-        ({"weights": np.ones(2)}, r"got shape \(2,\)"),
-        ({"weights": np.full(256, np.nan)}, "256 finite numbers"),
-        ({"weights": "many"}, "got str"),
-        ({"bias": np.zeros(1)}, "bias must be one finite number, got ndarray"),
-        ({"bias": float("nan")}, "bias must be one finite number"),
-        ({"threshold": "high"}, "threshold must be a finite number"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused_before_any_prompt(parts: dict[str, Any], problem: str) -> None:
-    embedder = MatrixFactorizationRouter.from_pretrained().embedder
-    with pytest.raises(ConfigurationError, match=problem):
-        MatrixFactorizationRouter(**{"embedder": embedder, "weights": np.ones(256), **parts})
-
-
-def test_a_router_that_cannot_be_saved_or_read_says_why(tmp_path: Path) -> None:
-    with pytest.raises(PersistenceError, match="Lengths has no save_pretrained"):
-        MatrixFactorizationRouter(embedder=Lengths(), weights=np.ones(2)).save_pretrained(tmp_path)
-    shutil.copytree(DEFAULT_ROUTER, tmp_path, dirs_exist_ok=True)
-    write_tensors(tmp_path / "router.safetensors", {"weights": np.ones(3)})
-    with pytest.raises(PersistenceError, match=r"256 finite numbers, .* got shape \(3,\)"):
-        load_router(tmp_path)
-    shutil.copy(DEFAULT_ROUTER / "router.safetensors", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    for field, value in {"deviation": 0.0, "mean": float("nan"), "weight": float("inf")}.items():
-        changed = {**config["settings"], "length": {**config["settings"]["length"], field: value}}
-        (tmp_path / "config.json").write_text(json.dumps({**config, "settings": changed}))
-        with pytest.raises(PersistenceError, match=r"must be finite and deviation above 0|finite number"):
-            load_router(tmp_path)

@@ -1,4 +1,4 @@
-"""The README: its Python blocks run as they stand, and the first comes early."""
+"""The README and the pages under docs: their Python blocks run as they stand, and the first comes early."""
 
 import contextlib
 import io
@@ -12,10 +12,13 @@ ROOT = Path(__file__).parents[2]
 LINES = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
 
 
-def blocks() -> list[Any]:
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(lines: list[str]) -> list[Any]:
     """Each Python block with the heading it stands under."""
     found, heading, code = [], "top", None
-    for number, line in enumerate(LINES, 1):
+    for number, line in enumerate(lines, 1):
         if line.startswith("#") and code is None:
             heading = line.lstrip("# ")
         elif line == "```python":
@@ -29,13 +32,27 @@ def blocks() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("line", "code"), blocks())
+@pytest.mark.parametrize(("line", "code"), blocks(LINES))
 def test_every_python_block_runs_as_it_stands(line: int, code: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, f"README.md:{line}", "exec"), {"__name__": "__main__"})
     assert out.getvalue() != ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_blocks_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    found = blocks(page.read_text(encoding="utf-8").splitlines())
+    assert found
+    for block in found:
+        line, code = block.values
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, f"{page.name}:{line}", "exec"), names)
+        assert out.getvalue() != "", f"{page.name}:{line}"
 
 
 def test_the_first_block_is_short_and_early_and_prints_what_is_shown() -> None:
@@ -51,7 +68,7 @@ def test_the_first_block_is_short_and_early_and_prints_what_is_shown() -> None:
 
 
 def test_every_named_command_and_file_exists() -> None:
-    text = "\n".join(LINES)
+    text = "\n".join([*LINES, *(page.read_text(encoding="utf-8") for page in PAGES)])
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?\bmake (\w+)", text):
         assert f"\n{target}:" in makefile, target

@@ -1,0 +1,195 @@
+"""Choices made on training prompts that are kept out: the base, centring, and scores for the threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prefroute.errors import ConfigurationError
+from prefroute.routers._embedding import shown
+from prefroute.routers._index import moved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from prefroute.routers._index import SimilarityIndex
+    from prefroute.routers._tier_sums import TierSums
+
+_FOLDS = 5
+_JUDGED = 2000
+"""Prompts that a choice is judged on, at most."""
+
+_LEAST_CHANCE = 1e-9
+
+_SAMPLED, _FEWEST_SAMPLED, _COSINES = 1000, 200, 200_000_000
+"""Prompts whose scores the threshold is taken from: 1,000, fewer where that would take so many cosines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to weigh battles.
+
+    Attributes:
+        base: As in `TierSums.strengths`.
+        centred: Whether the mean embedding is subtracted.
+    """
+
+    base: float
+    centred: bool
+
+
+def win_probabilities(strengths: NDArray[np.float64], strong: int, weak: int) -> NDArray[np.float64]:
+    """P(strong wins) from strengths of tiers, shape (b, num_tiers); shape (b,)."""
+    # tanh does not overflow, where exp(-x) would.
+    probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * (strengths[:, strong] - strengths[:, weak]))
+    return probabilities
+
+
+def left_out_strengths(
+    index: SimilarityIndex, sums: TierSums, *, base: float, ridge: float, seed: int, progress: bool = False
+) -> NDArray[np.float64]:
+    """Strengths of the tiers as seen from training prompts whose own battles are kept out.
+
+    Args:
+        index: The index.
+        sums: Its battles.
+        base: As in `TierSums.strengths`.
+        ridge: As in `TierSums.strengths`.
+        seed: Draws up to 1,000 prompts.
+        progress: Show a bar on stderr.
+
+    Returns:
+        Shape (k, num_tiers), for any pair of tiers to be scored from.
+    """
+    count = min(_SAMPLED, len(index), max(_FEWEST_SAMPLED, _COSINES // len(index)))
+    own = np.sort(np.random.default_rng(seed).choice(len(index), count, replace=False))
+    found = np.empty((count, sums.num_tiers))
+    for batch in shown(list(index.batches(count)), "Finding the threshold", progress=progress):
+        rows = own[batch]
+        own_entries = (rows, np.arange(len(rows)))
+        # Without a name for the cosines, so that two batches of them are never held at once.
+        found[batch] = sums.strengths(index.cosines(index.unpacked(rows)), base=base, ridge=ridge, hidden=own_entries)
+    return found
+
+
+class CentredView:
+    """An index as it would be with its mean subtracted, without another copy of its rows.
+
+    With unit rows r and mean m, cos(q, r - m) = (q . r - q . m) / |r - m| for a query q of length 1.
+    """
+
+    def __init__(self, index: SimilarityIndex) -> None:
+        """Measure the rows.
+
+        Args:
+            index: In float32, not centred.
+        """
+        self._index = index
+        self._mean = index.mean_row()
+        self._inverse = index.inverse_distances(self._mean)  # (p,)
+
+    def batches(self, count: int) -> Iterator[slice]:
+        """As of the index."""
+        return self._index.batches(count)
+
+    def unpacked(self, chosen: slice | NDArray[np.integer]) -> NDArray[np.float32]:
+        """Some rows, centred, shape (k, d)."""
+        return moved(self._index.unpacked(chosen), self._mean)
+
+    def cosines(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine of every centred row with every query from `unpacked`, shape (p, b)."""
+        found = self._index.cosines(queries)
+        found -= self._mean @ queries.T
+        found *= self._inverse[:, None]
+        return found
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    index: SimilarityIndex,
+    sums: TierSums,
+    *,
+    tiers: tuple[int, int],
+    ridge: float,
+    seed: int,
+    progress: bool = False,
+) -> tuple[Candidate, dict[Candidate, float]]:
+    """Find the candidate whose P is nearest to the outcomes of prompts that are kept out.
+
+    The prompts are cut into 5 folds. Those with a battle between the two tiers, up to 2,000, are scored from
+    the battles of the other folds alone. The measure is the log loss: as a proper score it uses how far off
+    each prompt is, where the area under the curve of recovered quality, which only sees the order of the
+    prompts, is too noisy on so few to tell candidates apart.
+
+    Args:
+        candidates: At least one.
+        index: In float32, not centred.
+        sums: Its battles.
+        tiers: The strong and the weak tier.
+        ridge: As in `TierSums.strengths`.
+        seed: Draws the folds.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The best candidate (the first of equals), and the log loss of each.
+
+    Raises:
+        ConfigurationError: There are too few battles to judge by.
+    """
+    judged, gains = sums.labels(*tiers)
+    random = np.random.default_rng(seed)
+    kept = np.sort(random.permutation(len(judged))[:_JUDGED])
+    judged, outcomes = judged[kept], 0.5 + 0.5 * gains[kept]
+    if len(judged) < _FOLDS:
+        msg = (
+            f"the data have {len(judged)} prompts with battles between the two tiers, too few to choose by; "
+            "give one base and centred=True or False instead of leaving the choice open"
+        )
+        raise ConfigurationError(msg)
+    folds = np.random.default_rng(seed).permutation(len(index)) % _FOLDS
+    results: dict[Candidate, float] = {}
+    for centred in sorted({candidate.centred for candidate in candidates}):
+        view = CentredView(index) if centred else index
+        group = [candidate for candidate in candidates if candidate.centred == centred]
+        bases = [candidate.base for candidate in group]
+        scores = _held_out_scores(
+            view, sums, judged=judged, folds=folds, bases=bases, tiers=tiers, ridge=ridge, progress=progress
+        )
+        results |= dict(zip(group, _log_losses(scores, outcomes).tolist(), strict=True))
+    return min(candidates, key=results.__getitem__), results
+
+
+def _log_losses(scores: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean log loss of each row of scores, shape (k, n), against outcomes in [0, 1]; shape (k,)."""
+    chances = np.clip(scores, _LEAST_CHANCE, 1.0 - _LEAST_CHANCE)
+    losses: NDArray[np.float64] = -(outcomes * np.log(chances) + (1.0 - outcomes) * np.log(1.0 - chances)).mean(axis=1)
+    return losses
+
+
+def _held_out_scores(
+    index: SimilarityIndex | CentredView,
+    sums: TierSums,
+    *,
+    judged: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    bases: Sequence[float],
+    tiers: tuple[int, int],
+    ridge: float,
+    progress: bool,
+) -> NDArray[np.float64]:
+    """P(strong wins) of each prompt for each base, shape (bases, prompts)."""
+    scores = np.empty((len(bases), len(judged)))
+    for fold in shown(range(_FOLDS), "Choosing", progress=progress):
+        members = np.flatnonzero(folds[judged] == fold)
+        hidden = folds == fold
+        for batch in index.batches(len(members)):
+            places = members[batch]
+            cosines = index.cosines(index.unpacked(judged[places]))
+            for row, base in zip(scores, bases, strict=True):
+                strengths = sums.strengths(cosines.copy(), base=base, ridge=ridge, hidden=hidden)
+                row[places] = win_probabilities(strengths, *tiers)
+    return scores
