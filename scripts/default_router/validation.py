@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from default_router.candidates import SEED, Candidate, Scorer, Table
-from default_router.metrics import apgr, draw_counts, interval, resampled_apgr
-from default_router.sources import Source, normalised, without_choices
+from default_router.metrics import draw_counts, interval, resampled_apgr
+from default_router.sources import Source, without_choices
+from prefroute.data import prompt_groups
+from prefroute.evaluation import apgr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +52,7 @@ def corpus(sources: list[Source], embedder: Embedder) -> Corpus:
     """Embed the sources and deal their prompts into folds."""
     prompts = [prompt for source in sources for prompt in source.prompts]
     numbers = np.repeat(np.arange(len(sources)), [len(source.prompts) for source in sources])
-    known: dict[str, int] = {}
-    groups = np.array([known.setdefault(normalised(prompt), len(known)) for prompt in prompts])
+    groups = prompt_groups(prompts)
     outcomes = np.concatenate([source.outcomes for source in sources])
     return Corpus(
         names=[source.name for source in sources],
