@@ -77,7 +77,7 @@ def fit_bradley_terry(
     ridge: float = RIDGE,
     start: NDArray[np.float64] | None = None,
     tolerance: float = 1e-6,
-    max_steps: int = 100,
+    max_steps: int | None = None,
 ) -> NDArray[np.float64]:
     """Strengths that maximise the likelihood of the wins, less `ridge / 2` times their sum of squares.
 
@@ -96,7 +96,7 @@ def fit_bradley_terry(
         start: Strengths to begin with, broadcast to shape (..., m); None for 0.
         tolerance: Ends when no difference of strengths is moved further than this; what error is left then
             is of the order of its square.
-        max_steps: Newton steps at most.
+        max_steps: Newton steps at most; None for 100 and 20 more a model, as long chains of one-sided wins need.
 
     Returns:
         Strengths in natural log-odds, mean 0, shape (..., m).
@@ -106,7 +106,7 @@ def fit_bradley_terry(
         ConvergenceError: Not converged after `max_steps`.
     """
     matrix = _checked_wins(wins)
-    if finite_or_none(ridge) is None or ridge < 0 or not tolerance > 0 or max_steps < 1:
+    if finite_or_none(ridge) is None or ridge < 0 or not tolerance > 0 or (max_steps is not None and max_steps < 1):
         msg = (
             "ridge must be 0 or more, tolerance above 0 and max_steps at least 1, "
             f"got {ridge!r}, {tolerance!r} and {max_steps!r}"
@@ -119,7 +119,8 @@ def fit_bradley_terry(
     if not matrix.size:
         return strengths
     reach = np.inf
-    for _ in range(max_steps):
+    steps = 100 + 20 * matrix.shape[-1] if max_steps is None else max_steps
+    for _ in range(steps):
         step = _newton_step(matrix, strengths, ridge)
         span = np.ptp(step, axis=-1, keepdims=True)
         reach = float(span.max())
@@ -130,9 +131,9 @@ def fit_bradley_terry(
             strengths -= strengths.mean(axis=-1, keepdims=True)
             return strengths
     msg = (
-        f"Bradley-Terry did not converge in {max_steps} steps: the last moved strengths by {reach:.3g} "
+        f"Bradley-Terry did not converge in {steps} steps: the last moved strengths by {reach:.3g} "
         f"(tolerance {tolerance:g}, ridge {ridge:g}). Data where some models only win or never meet the others "
-        "need a ridge above 0"
+        "need a ridge, or a larger one, or more steps"
     )
     raise ConvergenceError(msg)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, cast, get_args
 
 from prefroute.errors import ConfigurationError, PromptTypeError, ThresholdError
-from prefroute.types import OnError
+from prefroute.types import ModelPair, OnError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,6 +108,33 @@ def as_time_limit(value: object) -> float:
         msg = f"the router's time limit must be a positive number of seconds, got {reprlib.repr(value)}"
         raise ConfigurationError(msg)
     return seconds
+
+
+def as_pair(pair: object) -> ModelPair:
+    """Check that this is a pair of models.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if not isinstance(pair, ModelPair):
+        msg = f"pair must be a ModelPair(strong=..., weak=...), got {type(pair).__name__}: {reprlib.repr(pair)}"
+        raise ConfigurationError(msg)
+    return pair
+
+
+def as_seed(seed: object) -> int:
+    """Check the seed of a generator.
+
+    Raises:
+        ConfigurationError: It is not an integer of 0 or more.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < _LARGEST_SEED:
+        msg = f"seed must be an integer from 0 to 2**62 - 1, got {reprlib.repr(seed)}"
+        raise ConfigurationError(msg)
+    return int(seed)
+
+
+_LARGEST_SEED = 2**62
 
 
 def finite_or_none(value: object) -> float | None:

@@ -15,8 +15,9 @@ import reprlib
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +53,12 @@ _ROUTER_CLASSES = {
     "similarity-weighted": "prefroute.routers.similarity_weighted:SimilarityWeightedRouter",
 }
 """Where the class of each `router_type` stands; imported only when such a router is loaded."""
+
+STAGING = ".saving-"
+"""How folders begin in which a router is put together before it is moved."""
+
+_STALE_AFTER = 3600.0
+"""Seconds after which such a folder is taken for the rest of a save that was killed."""
 
 _UNTRAINED = ("prompt-length", "random")
 """Routers that can be had by name, for they need no training."""
@@ -153,6 +160,10 @@ def read_router(
         except ValueError as error:
             msg = f"{folder / CONFIG_FILE}: {error}"
             raise PersistenceError(msg) from error
+    if config.get("validation") is not None:
+        from prefroute.evaluation import Validation
+
+        router.validation = validated(Validation, config["validation"], folder / CONFIG_FILE)
     return router
 
 
@@ -183,7 +194,8 @@ def save_router(router: Router, path: str | Path) -> None:
     staging = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".saving-"))
+        _remove_stale_staging(folder)
+        staging = Path(tempfile.mkdtemp(dir=folder, prefix=STAGING))
         _stage(router, staging)
         with _moving:
             _move(staging, folder)
@@ -197,16 +209,26 @@ def save_router(router: Router, path: str | Path) -> None:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def _remove_stale_staging(folder: Path) -> None:
+    """Remove what a save that was killed has left; one that is under way is younger."""
+    for left in folder.glob(f"{STAGING}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _stage(router: Router, staging: Path) -> None:
     saved = router._to_saved(staging)  # noqa: SLF001 - its hook
     if saved.tensors:
         write_tensors(staging / TENSORS_FILE, saved.tensors)
     files = sorted(file for file in staging.rglob("*") if file.is_file())
+    validation = {} if router.validation is None else {"validation": asdict(router.validation)}
     write_config(
         staging,
         {
             "router_type": router.router_type,
             "threshold": None if router.threshold is None else as_threshold(router.threshold),
+            **validation,
             "settings": saved.settings,
             "files": {file.relative_to(staging).as_posix(): _digest(file) for file in files},
         },
@@ -218,13 +240,23 @@ def _move(staging: Path, folder: Path) -> None:
     replaced = _saved_files(folder)
     for file in sorted(files, key=lambda file: file == Path(CONFIG_FILE)):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        if not _is_within(folder / file, folder):
+            msg = f"{folder / file.parent} leads out of {folder}; remove that link, or save to another folder"
+            raise PersistenceError(msg)
         (staging / file).replace(folder / file)
     # What only the router before had; it may be large. The deepest first, so that empty folders go too.
     stale = replaced - {file.as_posix() for file in files}
     for name in sorted(stale, key=lambda name: -name.count("/")):
+        if not _is_within(folder / name, folder):
+            continue
         (folder / name).unlink(missing_ok=True)
         with suppress(OSError):
             (folder / name).parent.rmdir()
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a file's folder is below this one, and not by way of a link that leads elsewhere."""
+    return path.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _saved_files(folder: Path) -> set[str]:
@@ -242,6 +274,9 @@ def _leaves(name: str) -> bool:
 
 
 def _digest(path: Path) -> str:
+    if not path.is_file():  # A pipe or a device would be read for ever.
+        msg = "not a file"
+        raise ValueError(msg)
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= _WHOLE:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from prefroute._limits import Outcome
     from prefroute.embedding import Embedder
+    from prefroute.evaluation import Validation
     from prefroute.persistence import SavedRouter
     from prefroute.stats import RoutingStats
     from prefroute.types import OnError, RoutingDecision
@@ -46,12 +47,15 @@ class Router(ABC):
             0 % or 100 % strong calls, so a trained router carries one chosen on its validation prompts.
         on_error: The side taken when the router fails, or `"raise"`.
         time_limit: Seconds that scoring may take before it counts as failed; None for no limit.
+        validation: What it recovered of prompts kept out of its training, at the time of training; None where
+            that is not known.
         router_type: The name that a saved router is recognised by; empty when it cannot be saved.
     """
 
     threshold: float | None = None
     on_error: OnError = "strong"
     time_limit: float | None = None
+    validation: Validation | None = None
     router_type: ClassVar[str] = ""
 
     def __setattr__(self, name: str, value: object) -> None:

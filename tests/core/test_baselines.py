@@ -207,3 +207,11 @@ def test_only_few_short_texts_are_scored_on_the_loop(kind: Any) -> None:
 
         asyncio.run(Mine().aroute("short"))
     assert seen == [True, False, False, False]
+
+
+def test_prompts_of_one_length_say_nothing_of_other_lengths() -> None:
+    """Rounding leaves their deviation at 4e-16: a slope per such a deviation would be sure of everything."""
+    rows = [Battle(f"is {number:04d} a prime?", "big", "small", float(number % 3 > 0)) for number in range(500)]
+    router = PromptLengthRouter.fit(Battles.from_rows(rows), pair=ModelPair("big", "small"))
+    scores = router.win_probability(["is 0001 a prime?", "is 1 a prime?", "is 100001 a prime?"])
+    assert np.ptp(scores) < 0.2

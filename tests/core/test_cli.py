@@ -124,12 +124,12 @@ def test_the_baselines_are_routers_by_name(run: Run, name: str) -> None:
     assert len({json.loads(line)["score"] for line in out.splitlines()}) == 2
 
 
-def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_one_word(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: Any) -> None:
         raise KeyboardInterrupt
 
     routers_are(monkeypatch, interrupt)
-    assert run("route", "x") == (130, "", "")
+    assert run("route", "x") == (130, "", "prefroute: interrupted\n")
 
 
 def test_a_failing_router_is_shown_as_such(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
 """Embedders by name, put side by side, saved and read back."""
 
+import asyncio
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,6 +152,139 @@ def test_damaged_folders_are_refused(tmp_path: Path, config: dict[str, Any], pro
     (tmp_path / "config.json").write_text(json.dumps(header | config))
     with pytest.raises(PersistenceError, match=problem):
         load_embedder(tmp_path)
+
+
+def test_known_names_come_before_folders_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("static", "static+surface", "minilm", "openai:m", "own"):
+        save_embedder(LengthEmbedder(), name)
+    assert isinstance(as_embedder("static"), StaticEmbedder)
+    assert isinstance(as_embedder("static+surface"), ConcatenatedEmbedder)
+    assert type(as_embedder("minilm")).__name__ == "SentenceTransformerEmbedder"
+    assert type(as_embedder("openai:m")).__name__ == "OpenAIEmbedder"
+    for folder in ("./static", Path("static"), "./static+surface", str(tmp_path / "static+surface"), "own"):
+        assert isinstance(as_embedder(folder), LengthEmbedder)
+    (tmp_path / "mo+del").mkdir()
+    model = as_embedder("sentence-transformers:./mo+del")
+    assert type(model).__name__ == "SentenceTransformerEmbedder"
+    assert model.model == "./mo+del"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "y/" * 5000, "a\0b"])
+def test_what_could_be_no_path_is_refused_as_a_name(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="unknown embedder"):
+        as_embedder(text)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"modules.json": "[]"}, {"config.json": '{"model_type": "bert"}'}, {"modules.json": "x", "config.json": "{"}],
+)
+def test_the_folder_of_a_model_is_told_how_to_be_given(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    for given in (tmp_path, str(tmp_path)):
+        with pytest.raises(PersistenceError, match=f"give it as sentence-transformers:{tmp_path}"):
+            as_embedder(given)
+
+
+def test_parts_are_counted_in_all(tmp_path: Path) -> None:
+    eight = ConcatenatedEmbedder([LengthEmbedder()] * 7)
+    most = ConcatenatedEmbedder([eight, eight])
+    save_embedder(most, tmp_path / "most")
+    assert load_embedder(tmp_path / "most").embed(TEXTS).shape == (5, 14)
+    for parts in ([eight, eight, LengthEmbedder()], [LengthEmbedder()] * 17):
+        with pytest.raises(ConfigurationError, match=r"17 embedders .* at most 16"):
+            ConcatenatedEmbedder(parts)
+
+
+def test_folders_within_folders_are_counted_before_any_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"format": "prefroute", "format_version": 1, "embedder_type": "concatenated", "parts": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "0").symlink_to(tmp_path)  # Without end.
+    with pytest.raises(PersistenceError, match="more than 16 parts"):
+        load_embedder(tmp_path)
+    loaded = []
+    monkeypatch.setattr(LengthEmbedder, "from_pretrained", loaded.append)
+    save_embedder(LengthEmbedder(), tmp_path / "wide" / "0")
+    for number in range(1, 3):
+        save_embedder(ConcatenatedEmbedder([LengthEmbedder()] * 16), tmp_path / "wide" / str(number))
+    (tmp_path / "wide" / "config.json").write_text(json.dumps(config | {"parts": 3}))
+    with pytest.raises(PersistenceError, match="more than 16 parts"):
+        load_embedder(tmp_path / "wide")
+    assert not loaded
+
+
+class Asynchronous(Mine):
+    """One that waits for the other parts to have begun."""
+
+    def __init__(self) -> None:
+        self.others = threading.Event()
+
+    async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        assert await asyncio.to_thread(self.others.wait, 30)
+        return self.embed(texts)
+
+
+class Beginning(Mine):
+    """Embeds in a thread that is not the event loop's, and says that it has begun."""
+
+    def __init__(self, begun: threading.Event) -> None:
+        self.begun = begun
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        assert threading.current_thread() is not threading.main_thread()
+        self.begun.set()
+        return super().embed(texts)
+
+
+async def test_what_is_side_by_side_is_asynchronous_where_a_part_is() -> None:
+    slow = Asynchronous()
+    both = ConcatenatedEmbedder([slow, Beginning(slow.others)])
+    rows = await both.aembed(TEXTS)
+    np.testing.assert_array_equal(rows, np.hstack([Mine().embed(TEXTS)] * 2))
+    assert not hasattr(ConcatenatedEmbedder([Mine(), LengthEmbedder()]), "aembed")
+    assert hasattr(ConcatenatedEmbedder([LengthEmbedder(), both]), "aembed")
+
+
+async def test_a_part_that_fails_ends_the_others() -> None:
+    class Failing(Mine):
+        async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            await begun.wait()
+            raise OSError
+
+    class Waiting(Mine):
+        async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError
+
+    begun, ended = asyncio.Event(), asyncio.Event()
+    with pytest.raises(OSError):  # noqa: PT011 - it has no message
+        await ConcatenatedEmbedder([Failing(), Waiting()]).aembed(["a"])
+    await asyncio.wait_for(ended.wait(), 30)
+
+
+def test_embedders_that_few_need_are_imported_when_asked_for() -> None:
+    code = """
+import sys
+import prefroute.embedding as embedding
+names = {"CachedEmbedder": "cache", "OpenAIEmbedder": "openai", "SentenceTransformerEmbedder": "sentence_transformers"}
+modules = {f"prefroute.embedding.{module}" for module in names.values()} | {"sqlite3"}
+assert not modules & set(sys.modules), modules & set(sys.modules)
+assert set(names) <= set(embedding.__all__)
+for name in embedding.__all__:
+    assert getattr(embedding, name).__name__ == name or callable(getattr(embedding, name))
+assert modules <= set(sys.modules)
+assert not hasattr(embedding, "Other")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_embedder_that_cannot_be_saved_is_brought_at_loading(tmp_path: Path) -> None:

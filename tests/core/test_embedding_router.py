@@ -67,7 +67,7 @@ async def test_a_time_limit_and_a_failure_fail_open() -> None:
         async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
             return np.ones((1, 7), dtype=np.float32)
 
-    with pytest.raises(ValueError, match="n x 2, got"):
+    with pytest.raises(ValueError, match="n x 2 numbers, got"):
         await router_over(Wide()).awin_probability(["a"])
 
 

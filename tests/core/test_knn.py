@@ -87,7 +87,8 @@ def test_k_is_the_one_with_the_least_error_on_prompts_kept_out() -> None:
     scores = default.win_probability([f"{x} {y}" for x, y in random.standard_normal((500, 2))])
     assert default.threshold is not None
     assert 0.3 < (scores >= default.threshold).mean() < 0.7
-    assert KNNRouter.fit(Battles.from_rows(rows[:1]), embedder=Numbers(), pair=PAIR).threshold is None
+    with pytest.raises(DataError, match="battles over 1 prompt"):
+        KNNRouter.fit(Battles.from_rows(rows[:1]), embedder=Numbers(), pair=PAIR)
 
 
 @pytest.mark.parametrize("k", [0, 13, 1.5, True, [], [3, 13], "3"])

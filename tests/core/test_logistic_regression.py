@@ -10,7 +10,9 @@ import pytest
 from prefroute import load_router
 from prefroute.data import Battles
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError, PersistenceError
+from prefroute.routers._linear import Standardisation
 from prefroute.routers.logistic_regression import C_GRID, LogisticRegressionRouter
+from prefroute.testing import FakeEmbedder
 from prefroute.types import Battle, ModelPair
 
 pytest.importorskip("sklearn", reason="needs the train extra")
@@ -165,3 +167,25 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("prefroute.routers.logistic_regression.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"prefroute\[train\]"):
         fit()
+
+
+def test_a_constant_coordinate_gets_no_weight() -> None:
+    """Rounding leaves it a deviation of 1e-8; blown up to the usual spread it would decide everything elsewhere."""
+    rows = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    rows[:, 1] = 0.7
+    standard = Standardisation.fit(rows, [4])
+    moved = standard(rows)
+    assert not moved[:, 1].any()
+    weights, _ = standard.folded(np.ones((1, 4)), np.zeros(1))
+    assert weights[0, 1] == 0.0
+    assert np.isfinite(weights).all()
+    constant = Standardisation.fit(np.full((5, 3), 0.1, dtype=np.float32), [3])
+    assert not constant(np.ones((2, 3), dtype=np.float32)).any()
+
+
+@pytest.mark.parametrize("wrong", [[[1.0]], None, "text", [["a", "b"]], [[1j, 1j]], [[float("nan"), 1.0]]])
+def test_embeddings_that_cannot_be_scored_are_refused(wrong: Any) -> None:
+    router = LogisticRegressionRouter(embedder=FakeEmbedder(2), weights=[1.0, 2.0], pair=ModelPair("a", "b"))
+    with pytest.raises(ConfigurationError, match="embeddings must be"):
+        router.win_probability_of_embeddings(wrong)
+    np.testing.assert_allclose(router.win_probability_of_embeddings([[0, 0]]), 0.5)  # type: ignore[arg-type]

@@ -29,7 +29,6 @@ REPORT = TrainingReport(
     best_epochs=(1, 2),
     train_loss=0.5,
     validation_loss=0.6,
-    validation_apgr=None,
     validation_prompts=5,
 )
 

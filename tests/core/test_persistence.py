@@ -1,6 +1,7 @@
 """Saving and loading: round trips, damage, and what is never executed."""
 
 import json
+import os
 import sys
 import threading
 import types
@@ -369,3 +370,36 @@ def test_what_only_the_replaced_router_had_is_removed(tmp_path: Path) -> None:
     edit(tmp_path, files={"../outside": "0", "gone": "0"})
     saved(tmp_path)
     assert outside.read_text() == "mine too"
+
+
+def test_links_that_lead_elsewhere_are_neither_written_nor_removed_through(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "router"
+    victim.mkdir()
+    (victim / "precious").write_text("mine")
+    saved(folder)
+    (folder / "embedder").symlink_to(victim)
+    edit(folder, files={"embedder/precious": "0"})
+    saved(folder)
+    assert (victim / "precious").read_text() == "mine"
+    with pytest.raises(PersistenceError, match="leads out of"):
+        load_router().save_pretrained(folder)
+    assert [path.name for path in victim.iterdir()] == ["precious"]
+
+
+def test_what_a_killed_save_left_is_removed_and_a_running_one_is_not(tmp_path: Path) -> None:
+    old, young = tmp_path / ".saving-old", tmp_path / ".saving-young"
+    for left in (old, young):
+        left.mkdir()
+        (left / "index.npy").write_text("half")
+    os.utime(old, (0, 0))
+    saved(tmp_path)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no name here")
+def test_a_pipe_among_the_files_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    saved(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    edit(tmp_path, files={"pipe": "0", "router.safetensors": "0"})
+    with pytest.raises(PersistenceError, match="'pipe' cannot be read: not a file"):
+        ConstantRouter.from_pretrained(tmp_path)

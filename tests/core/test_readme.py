@@ -39,6 +39,9 @@ def test_every_python_block_runs_as_it_stands(line: int, code: str, tmp_path: Pa
     with contextlib.redirect_stdout(out):
         exec(compile(code, f"README.md:{line}", "exec"), {"__name__": "__main__"})
     assert out.getvalue() != ""
+    after = line + len(code.splitlines()) + 1
+    if LINES[after : after + 2] == ["", "```text"]:
+        assert out.getvalue().splitlines() == LINES[after + 2 : LINES.index("```", after + 2)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

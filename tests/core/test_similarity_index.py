@@ -223,3 +223,9 @@ def test_a_turn_is_let_go_after_a_fork() -> None:
     leave.set()
     thread.join()
     assert not old.locked()
+
+
+def test_one_dimension_is_multiplied_right_in_batches() -> None:
+    index = build(np.array([[2.0], [-1.0], [0.5]], dtype=np.float32), "int8")
+    queries = np.array([[1.0], [-3.0], [0.0]], dtype=np.float32)
+    np.testing.assert_allclose(index.cosines(index.prepare(queries)), [[1, -1, 0], [-1, 1, 0], [1, -1, 0]], atol=1e-6)

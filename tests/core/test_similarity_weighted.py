@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -523,3 +526,68 @@ def test_the_embedder_is_saved_or_must_be_brought(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.win_probability(QUERIES), router.win_probability(QUERIES))
     with pytest.raises(ConfigurationError, match="rows of 12 numbers"):
         fit().win_probability_of_embeddings(np.ones((1, 3)))
+
+
+def test_the_choice_counts_battles_by_their_weight() -> None:
+    """Few heavy battles with a signal among many light ones without."""
+    signal, noise = compass(100), compass(400, gain=0.0)
+    assert signal.prompts != noise.prompts
+    table = Battles.concatenate(
+        [
+            signal.with_columns(weights=np.full(len(signal), 100.0)),
+            noise.with_columns(weights=np.full(len(noise), 1e-3)),
+        ]
+    )
+    options: dict[str, Any] = {"embedder": Compass(), "pair": ModelPair("good", "bad"), "num_tiers": None}
+    chosen = SimilarityWeightedRouter.fit(table, base=(1.01, 300.0), centred=True, **options)
+    assert (
+        chosen.base == SimilarityWeightedRouter.fit(signal, base=(1.01, 300.0), centred=True, **options).base == 300.0
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, None])
+def test_a_seed_that_cannot_be_is_refused(seed: Any) -> None:
+    with pytest.raises(ConfigurationError, match="seed must be an integer"):
+        fit(seed=seed)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e12])
+def test_only_the_proportions_of_the_weights_count(scale: float) -> None:
+    table = battles(300)
+    scaled = table.with_columns(weights=table.weights * scale)
+    router, other = fit(table), fit(scaled)
+    np.testing.assert_allclose(other.win_probability(QUERIES), router.win_probability(QUERIES), atol=1e-6)
+    more = battles(100, seed=1, start=75)
+    router.add(more)
+    other.add(more.with_columns(weights=more.weights * scale))
+    np.testing.assert_allclose(other.win_probability(QUERIES), router.win_probability(QUERIES), atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_forked_child_scores_as_its_parent(dtype: Any) -> None:
+    """torch's threads are not in the child: waiting for them would never end."""
+    code = f"""
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
+from prefroute.testing import FakeEmbedder
+from prefroute.types import Battle, ModelPair
+from prefroute.data import Battles
+rows = [Battle(f"prompt {{n}}", "a", "b", float(n % 3 > 0)) for n in range(3000)]
+router = SimilarityWeightedRouter.fit(
+    Battles.from_rows(rows), embedder=FakeEmbedder(64), pair=ModelPair("a", "b"), index_dtype={dtype!r}, base=10.0,
+    centred=False,
+)
+texts = [f"query {{n}}" for n in range(64)]
+expected = router.win_probability(texts)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(int(not np.allclose(router.win_probability(texts), expected, atol=1e-3)))
+_, status = os.waitpid(child, 0)
+sys.exit(status and 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -104,8 +104,11 @@ def test_the_report_says_what_was_learnt() -> None:
     assert all(1 <= best <= made <= 30 for best, made in zip(report.best_epochs, report.epochs, strict=True))
     assert report.train_loss < report.validation_loss < np.log(2)
     expected = apgr(probability(0, 1), 2 * battles().for_pair(PAIR).outcomes - 1)
-    assert report.validation_apgr is not None
-    assert report.validation_apgr == pytest.approx(expected, rel=0.05)
+    validation = trained().validation
+    assert validation is not None
+    assert validation.prompts == SIZE
+    assert validation.apgr == pytest.approx(expected, rel=0.05)
+    assert trained().with_pair(ModelPair("c", "b")).validation is None
 
 
 def test_ratings_follow_the_battles() -> None:
@@ -334,7 +337,7 @@ def test_no_battles_of_the_pair_itself_are_needed() -> None:
     table = battles(pairs=[(0, 2), (1, 2)])
     router = train_matrix_factorization(table, embedder=TableEmbedder(truth()[0]), pair=PAIR, config=FAST)
     assert router.training is not None
-    assert router.training.validation_apgr is None
+    assert router.validation is None
     found = router.win_probability([str(i) for i in range(SIZE)])
     assert np.corrcoef(found, probability(0, 1))[0, 1] > 0.9
 
@@ -457,8 +460,11 @@ def test_on_mmlu_it_beats_the_length_of_the_prompt() -> None:
     gains = test.gains(pair)
     assert apgr(found, gains) > 0.61
     assert apgr(found, gains) > apgr(np.array([len(prompt) for prompt in test.prompts], dtype=np.float64), gains) + 0.02
-    assert router.training is not None
+    assert router.validation is not None
+    assert router.validation.low is not None
+    assert router.validation.high is not None
     # One deviation of an APGR of 1,500 prompts is .03.
-    assert router.training.validation_apgr == pytest.approx(apgr(found, gains), abs=0.09)
+    assert router.validation.apgr == pytest.approx(apgr(found, gains), abs=0.09)
+    assert 0.03 < router.validation.high - router.validation.low < 0.2
     assert router.threshold is not None
     assert 0.4 < np.mean(found >= router.threshold) < 0.6

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from prefroute import __version__
+from prefroute.cli._console import printable
 from prefroute.cli._demo import demo
 from prefroute.cli._route import route
 from prefroute.cli._train import train
@@ -55,11 +56,13 @@ def main() -> None:
     except OSError as error:  # A full disk under a redirected stdout.
         sys.stdout = None
         _fail(str(error), 1)
+    if status == _INTERRUPTED:  # typer makes an exit status of Ctrl-C.
+        _fail("interrupted", _INTERRUPTED)
     sys.exit(status)
 
 
 def _fail(message: str, status: int) -> None:
-    sys.stderr.write(f"prefroute: {' '.join(message.split())}\n")
+    sys.stderr.write(f"prefroute: {printable(message)}\n")
     sys.exit(status)
 
 

@@ -30,8 +30,8 @@ def show(item: str | Table) -> None:
     """Print text or a table, as it is."""
     from rich.console import Console
 
-    # Prompts are not markup: "[/]" in one must neither vanish nor raise.
-    Console(highlight=False, markup=False, soft_wrap=isinstance(item, str)).print(item)
+    # Prompts are not markup: "[/]" in one must neither vanish nor raise, and ":smile:" stays as it is.
+    Console(highlight=False, markup=False, emoji=False, soft_wrap=isinstance(item, str)).print(item)
 
 
 def decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Sequence[str] | None = None) -> Table:
@@ -53,9 +53,12 @@ def decision_table(decided: Iterable[tuple[str, RoutingDecision]], answers: Sequ
 
 def printable(text: str) -> str:
     """One line of text without the control characters that would steer the terminal."""
-    return "".join(
-        c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())
-    )
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """The text as `printable`, its spaces as they are: a path or a command."""
+    return "".join(c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def rate_line(stats: RoutingStats) -> str:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shlex
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from prefroute.cli._console import printable, show
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError, PersistenceError
 from prefroute.types import ModelPair
 
@@ -23,11 +17,11 @@ if TYPE_CHECKING:
 
     from prefroute.cli._options import DataOptions, EmbeddingOptions
     from prefroute.data import Battles, ReadReport
+    from prefroute.data.report import TableError
     from prefroute.embedding import Embedder
 
-_PYTHON_ARGUMENTS = ("format=", "columns=", "values=", "models=", "on_bad_row=")
-_BAD_ROWS_SHOWN = 3
-_FILES_SHOWN = 6
+_MODELS_SHOWN = 6
+_COLUMNS = "--model-a-column, --model-b-column, --outcome-column"
 
 _SILENT = logging.NullHandler()
 """Keeps warnings of skipped rows off stderr: the summary tells the same, with more about it."""
@@ -48,8 +42,15 @@ class TrainingData:
     dropped: dict[str, int]
 
 
-def checked_pair(options: DataOptions) -> ModelPair:
+def checked_pair(options: DataOptions, cache: Path | None = None) -> ModelPair:
     """The pair, once all that can be refused before any work is done has been looked at.
+
+    Args:
+        options: Of the command.
+        cache: File of embeddings, which may lie in the output folder.
+
+    Returns:
+        The pair.
 
     Raises:
         ConfigurationError: The files, the pair or the output folder cannot be used.
@@ -58,7 +59,7 @@ def checked_pair(options: DataOptions) -> ModelPair:
         msg = "no data: name at least one file with --data"
         raise ConfigurationError(msg)
     _outcome_values(options.outcome)
-    _check_output(options.output)
+    _check_output(options.output, cache)
     return ModelPair(strong=options.strong, weak=options.weak)
 
 
@@ -81,7 +82,11 @@ def opened_embedder(options: EmbeddingOptions) -> Embedder | None:
         return None
     embedder = as_embedder(options.embedder)
     if options.cache is not None:
-        parts = [_cached(part, options.cache) for part in getattr(embedder, "parts", [embedder])]
+        whole = getattr(embedder, "parts", [embedder])
+        parts = [_cached(part, options.cache) for part in whole]
+        if all(part is before for part, before in zip(parts, whole, strict=True)):
+            msg = f"--cache has nothing to keep: {options.embedder} only looks at the text; leave --cache out"
+            raise ConfigurationError(msg)
         embedder = parts[0] if len(parts) == 1 else ConcatenatedEmbedder(parts)
     embedder.embed(["prefroute"])
     return embedder
@@ -107,6 +112,7 @@ def _cached(part: Embedder, path: Path) -> Embedder:
 def read_data(options: DataOptions) -> TrainingData:
     """Read and clean the battles."""
     from prefroute.data import ReadReport, drop_duplicates, drop_short_prompts, read_battles
+    from prefroute.data.report import TableError
 
     report = ReadReport()
     logging.getLogger("prefroute.data").addHandler(_SILENT)
@@ -117,17 +123,17 @@ def read_data(options: DataOptions) -> TrainingData:
             columns=options.columns or None,
             values=_outcome_values(options.outcome),
             models=(options.strong, options.weak),
+            margin=options.margin or 0.0,
             turn=options.turn,
             on_bad_row=options.on_bad_row,
             report=report,
             progress=shows_progress(),
         )
-    except DataError as error:
-        if not any(argument in str(error) for argument in _PYTHON_ARGUMENTS):
-            raise
-        here = "--format, --prompt-column and the like, --outcome VALUE=P, --strong and --weak, --on-bad-row"
-        msg = f"{error} (on the command line: {here})"
-        raise DataError(msg) from error
+    except TableError as error:
+        raise DataError(_in_options(error, options)) from error
+    if options.margin is not None and all(file.format != "responses" for file in report.files):
+        msg = "--margin is for response tables, with one quality column a model; these are battles, so leave it out"
+        raise ConfigurationError(msg)
     long_enough = drop_short_prompts(battles, options.min_characters)
     kept = long_enough if options.keep_duplicates else drop_duplicates(long_enough)
     dropped = {
@@ -143,24 +149,6 @@ def read_data(options: DataOptions) -> TrainingData:
     return TrainingData(battles=kept, report=report, dropped=dropped)
 
 
-def save_and_tell(router: Any, data: TrainingData, options: DataOptions, learnt: dict[str, Any]) -> None:
-    """Save the router, and print what was read, dropped and learnt.
-
-    Args:
-        router: A fitted router.
-        data: What it was fitted on.
-        options: Of the command.
-        learnt: What there is to tell of this kind of router, by label.
-    """
-    router.save_pretrained(options.output)
-    summary = _summary(router, data, options, learnt)
-    if options.as_json:
-        typer.echo(json.dumps(summary))
-        return
-    for label, text in _lines(summary):
-        show(f"{label:<10}{printable(text)}")
-
-
 def needs(module: str, what: str, extra: str) -> None:
     """Refuse early what would fail after the data were read and embedded.
 
@@ -171,13 +159,36 @@ def needs(module: str, what: str, extra: str) -> None:
 
     if find_spec(module) is None:
         name = {"sklearn": "scikit-learn"}.get(module, module)
-        msg = f'{what} needs {name}: pip install "prefroute[{extra}]"'
+        alone = "pip install scikit-learn is enough, or " if module == "sklearn" else ""
+        msg = f'{what} needs {name}: {alone}pip install "prefroute[{extra}]"'
         raise MissingExtraError(msg)
 
 
 def shows_progress() -> bool:
     """Whether there is someone to show progress to."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _in_options(error: TableError, options: DataOptions) -> str:
+    """What is wrong with a table, with the remedy in words of the command line."""
+    named = " and ".join(
+        f"--{role}-column".replace("_", "-") for role, n in options.columns.items() if n in error.details
+    )
+    outcomes = " ".join(f"--outcome {value}=P" for value in error.details)
+    leave_out = "Correct it, or leave such rows out with --on-bad-row skip"
+    remedies = {
+        "named column": f". Correct {named}",
+        "prompt": ". Name it with --prompt-column",
+        "columns": (
+            f". Battles need prompt, model_a, model_b, winner (name them with --prompt-column, {_COLUMNS}); "
+            "responses a column named as --strong and one as --weak"
+        ),
+        "format": "; say which with --format",
+        "row": f". {leave_out}",
+        "outcome row": f". {leave_out}, or say with --outcome VALUE=P what other values mean",
+        "outcomes": f". Say what they mean: {outcomes} (P is 1: model_a won, 0: model_b won, 0.5: a tie)",
+    }
+    return error.found + remedies.get(error.about, error.remedy)
 
 
 def _files(options: DataOptions) -> list[Path]:
@@ -195,7 +206,7 @@ def _outcome_values(given: Sequence[str] | None) -> dict[Any, float] | None:
             values[name] = float(number)
         except ValueError:
             name = ""
-        if not name:
+        if not name or not 0.0 <= values[name] <= 1.0:
             msg = f"--outcome must be VALUE=P with P from 0 to 1, such as tie=0.5; got {item!r}"
             raise ConfigurationError(msg)
     return values
@@ -203,21 +214,21 @@ def _outcome_values(given: Sequence[str] | None) -> dict[Any, float] | None:
 
 def _check_known(side: str, name: str, models: Sequence[str]) -> None:
     """Refuse a name that is misspelt; a tier, as in "tier 1", is left to the routers that know tiers."""
+    from prefroute.data.report import near
+
     if name in models or name.startswith("tier "):
         return
-    near = get_close_matches(name, models, 3, 0.4) or list(models)
-    msg = (
-        f"--{side} {name!r} is none of the {len(models)} models in the data; near it: {', '.join(near[:8])}. "
-        "Write it as the data do"
-    )
+    meant = near(name, models, 0.4)
+    like = f"near it: {', '.join(meant)}" if meant else f"such as {', '.join(models[:_MODELS_SHOWN])}"
+    msg = f"--{side} {name!r} is none of the {len(models)} models in the data; {like}. Write it as the data do"
     raise ConfigurationError(msg)
 
 
-def _check_output(folder: Path) -> None:
+def _check_output(folder: Path, cache: Path | None) -> None:
     from prefroute.persistence import CONFIG_FILE, read_config
 
     if folder.is_dir():
-        if any(folder.iterdir()):
+        if _is_occupied(folder, cache):
             try:
                 is_router = "router_type" in read_config(folder)
             except PersistenceError:
@@ -230,69 +241,19 @@ def _check_output(folder: Path) -> None:
         raise ConfigurationError(msg)
     parent = folder.absolute()
     while not parent.exists():
+        if parent.is_symlink():
+            msg = f"--output {folder} cannot be written: {parent} is a link to what is not there; name another folder"
+            raise ConfigurationError(msg)
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         msg = f"--output {folder} cannot be written: {parent} may not be written to; name another folder"
         raise ConfigurationError(msg)
 
 
-def _summary(router: Any, data: TrainingData, options: DataOptions, learnt: dict[str, Any]) -> dict[str, Any]:
-    pair: ModelPair = router.pair
-    battles, report = data.battles, data.report
-    return {
-        "router_type": router.router_type,
-        "files": [file._asdict() for file in report.files],
-        "bad_rows": {
-            "count": report.rows_bad,
-            "reasons": dict(report.reasons.most_common()),
-            "first": [row._asdict() for row in report.bad_rows[:_BAD_ROWS_SHOWN]],
-        },
-        "dropped": data.dropped,
-        "battles": len(battles),
-        "prompts": len(battles.prompts),
-        "models": len(battles.models),
-        "pair": {"strong": pair.strong, "weak": pair.weak, "battles": _between(battles, pair)},
-        "learnt": learnt,
-        "threshold": router.threshold,
-        "output": str(options.output),
-    }
+def _is_occupied(folder: Path, cache: Path | None) -> bool:
+    """Whether a folder holds more than what a save that was killed has left, and the cache."""
+    from prefroute.persistence import STAGING
 
-
-def _between(battles: Battles, pair: ModelPair) -> int | None:
-    """Battles of the two with each other; None where a side is a tier."""
-    if not {pair.strong, pair.weak} <= set(battles.models):
-        return None
-    strong, weak = (battles.models.index(name) for name in (pair.strong, pair.weak))
-    a, b = battles.model_a, battles.model_b
-    return int((((a == strong) & (b == weak)) | ((a == weak) & (b == strong))).sum())
-
-
-def _lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """The summary as a label and a text a line; what there is nothing to tell of is left out."""
-    pair, bad = summary["pair"], summary["bad_rows"]
-    files = summary["files"]
-    lines = [
-        ("read", f"{file['file']}: {file['kept']:,} of {file['rows']:,} rows, as {file['format']}")
-        for file in files[:_FILES_SHOWN]
-    ]
-    if len(files) > _FILES_SHOWN:
-        kept, rows = (sum(file[count] for file in files) for count in ("kept", "rows"))
-        lines.append(("", f"... {len(files)} files in all: {kept:,} of {rows:,} rows"))
-    lines += [("unusable", f"{count:,} x {reason}") for reason, count in bad["reasons"].items()]
-    lines += [("", f"{row['file']}:{row['line']}: {row['reason']}") for row in bad["first"]]
-    lines += [("dropped", f"{count:,} battles: {reason}") for reason, count in summary["dropped"].items() if count]
-    sizes = f"{summary['battles']:,} battles over {summary['prompts']:,} prompts between {summary['models']:,} models"
-    own = "" if pair["battles"] is None else f"; {pair['battles']:,} between {pair['strong']} and {pair['weak']}"
-    lines.append(("learnt", f"{summary['router_type']} from {sizes}{own}"))
-    lines += [("", f"{label}: {_figure(value)}") for label, value in summary["learnt"].items()]
-    command = shlex.join(["prefroute", "route", "--router", summary["output"], "Why is the sky blue?"])
-    return [
-        *lines,
-        ("threshold", f"{summary['threshold']:.4f}: about half of prompts like these go to {pair['strong']}"),
-        ("saved", summary["output"]),
-        ("try", command),
-    ]
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    own = () if cache is None else tuple(f"{cache.name}{end}" for end in ("", "-journal", "-wal", "-shm"))
+    in_folder = cache is not None and cache.absolute().parent.resolve() == folder.resolve()
+    return any(not path.name.startswith(STAGING) and not (in_folder and path.name in own) for path in folder.iterdir())

@@ -57,20 +57,35 @@ class DataOptions:
         list[str] | None,
         typer.Option(
             metavar="VALUE=P",
-            help="What a value of the outcome column means: P that model_a won, as in 1=1, 2=0, tie=0.5. Repeat it.",
+            help=(
+                "What a value of the outcome column means: P that model_a won, as in 1=1, 2=0. Repeat it. "
+                "a, b, tie and names of models are understood without."
+            ),
         ),
     ] = None
     turn: Annotated[Turn, typer.Option(help="Which of the user's turns is the prompt, where a row has several.")] = (
         "first"
     )
     on_bad_row: Annotated[
-        OnBadRow, typer.Option(help="What to do about a row that cannot be used: stop, or skip and count it.")
+        OnBadRow,
+        typer.Option(
+            help="What to do about a row that cannot be used: stop, or skip and count it. A damaged file always stops."
+        ),
     ] = "skip"
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="Two qualities of a response table that differ by no more tie."),
+    ] = None
     min_characters: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out prompts of fewer characters.")] = 16
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Count a battle again that is there twice, outcome and all.")
     ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False
+
+    def __post_init__(self) -> None:
+        """Trim the names of the models, as those in the data are."""
+        for side in ("strong", "weak"):
+            object.__setattr__(self, side, getattr(self, side).strip())
 
     @property
     def columns(self) -> dict[str, str]:
@@ -95,7 +110,8 @@ class EmbeddingOptions:
         ),
     ] = None
     cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Keep embeddings here, for the next time.")
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Keep what --embedder makes here, for the next time."),
     ] = None
 
 

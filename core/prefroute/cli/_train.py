@@ -12,13 +12,15 @@ from prefroute.cli._learning import (
     needs,
     opened_embedder,
     read_data,
-    save_and_tell,
     shows_progress,
 )
 from prefroute.cli._options import DataOptions, EmbeddingOptions, SeedOption, with_options
+from prefroute.cli._summary import save_and_tell
+from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
+    from prefroute.training import MatrixFactorizationConfig
 
 IndexDtype = Literal["float32", "bfloat16", "int8"]
 Ties = Literal["half", "drop"]
@@ -62,7 +64,7 @@ def similarity_weighted(
     seed: SeedOption = 0,
 ) -> None:
     """Weigh battles by similarity to the prompt."""
-    pair = checked_pair(options)
+    pair = checked_pair(options, embedding.cache)
     embedder = opened_embedder(embedding)
     data = read_data(options)
     from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
@@ -78,13 +80,14 @@ def similarity_weighted(
         seed=seed,
         progress=shows_progress(),
     )
-    learnt: dict[str, Any] = {
-        f"tier of {name}": f"{router.tiers[name]} of {max(router.tiers.values())}, Elo {router.ratings[name]:.0f}"
-        for name in (pair.strong, pair.weak)
-        if name in router.tiers
+    index = {"prompts": len(router.index), "dimensions": router.index.dimensions, "dtype": index_dtype}
+    learnt = {
+        "tiers": router.tiers,
+        "ratings": {name: round(rating, 1) for name, rating in router.ratings.items()},
+        "base": router.base,
+        "centred": router.index.mean is not None,
+        "index": index,
     }
-    learnt |= {"base": router.base, "centred": router.index.mean is not None}
-    learnt["index"] = f"{len(router.index):,} prompts x {router.index.dimensions} numbers, {index_dtype}"
     save_and_tell(router, data, options, learnt)
 
 
@@ -123,14 +126,14 @@ def matrix_factorization(
     changes = {name: value for name, value in given.items() if value is not None}
     start = MatrixFactorizationConfig.published if published else MatrixFactorizationConfig
     config = start(**changes, device=device, seed=seed)
-    pair = checked_pair(options)
+    pair = checked_pair(options, embedding.cache)
     needs("torch", "training a matrix factorization", "train")
     embedder = opened_embedder(embedding)
     data = read_data(options)
     router = train_matrix_factorization(
         data.battles, embedder=fitted_embedder(embedder, data), pair=pair, config=config, progress=shows_progress()
     )
-    save_and_tell(router, data, options, _training_of(router))
+    save_and_tell(router, data, options, _training_of(router), _limits_of(router, config))
 
 
 @train.command()
@@ -147,7 +150,7 @@ def knn(
     seed: SeedOption = 0,
 ) -> None:
     """A baseline: the mean of the nearest prompts."""
-    pair = checked_pair(options)
+    pair = checked_pair(options, embedding.cache)
     embedder = opened_embedder(embedding)
     data = read_data(options)
     from prefroute.routers.knn import KNNRouter
@@ -168,7 +171,7 @@ def knn(
 @with_options
 def logistic_regression(options: DataOptions, embedding: EmbeddingOptions, *, seed: SeedOption = 0) -> None:
     """A baseline on the embedding (scikit-learn)."""
-    pair = checked_pair(options)
+    pair = checked_pair(options, embedding.cache)
     needs("sklearn", "fitting a logistic regression", "train")
     embedder = opened_embedder(embedding)
     data = read_data(options)
@@ -192,17 +195,32 @@ def prompt_length(options: DataOptions) -> None:
     save_and_tell(router, data, options, {"slope": router.slope, "intercept": router.intercept})
 
 
+@train.command(
+    hidden=True, add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
+def random() -> None:
+    """There is nothing to learn; said here, since it is a router like the others."""
+    msg = (
+        "random and prompt-length need no training (--router random); train prompt-length fits the length to your data"
+    )
+    raise ConfigurationError(msg)
+
+
 def _training_of(router: MatrixFactorizationRouter) -> dict[str, Any]:
     report = router.training
     if report is None:
         return {}
-    learnt: dict[str, Any] = {
-        "epochs": ", ".join(map(str, report.best_epochs)),
-        "ties dropped": report.ties_dropped,
-        "log loss": report.train_loss,
-        "log loss held out": report.validation_loss,
-        "prompts held out": report.validation_prompts,
+    return {
+        "epochs": list(report.best_epochs),
+        "ties_dropped": report.ties_dropped,
+        "log_loss": report.train_loss,
+        "log_loss_held_out": report.validation_loss,
+        "prompts_held_out": report.validation_prompts,
     }
-    if report.validation_apgr is not None:
-        learnt["APGR held out"] = report.validation_apgr
-    return learnt
+
+
+def _limits_of(router: MatrixFactorizationRouter, config: MatrixFactorizationConfig) -> list[str]:
+    report = router.training
+    if report is None or config.patience is None or max(report.best_epochs) < config.max_epochs:
+        return []
+    return [f"stopped at the limit of {config.max_epochs} epochs while still improving; raise --epochs"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prefroute.data.report import refuse, shown
-from prefroute.data.values import WINNERS, OutcomeValues, is_missing, name_of, number_of, probability_of, turn_reader
-from prefroute.errors import ConfigurationError, DataError
+from prefroute.data.outcomes import OutcomeValues, vote_of
+from prefroute.data.report import TableError, near, refuse, shown
+from prefroute.data.tables import refuse_twice
+from prefroute.data.values import is_missing, name_of, number_of, turn_reader
+from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +20,15 @@ BattleRow: TypeAlias = tuple[str, str, str, float, float, str]
 """prompt, model_a, model_b, outcome, weight, source."""
 
 FORMATS = {
-    "battles": "prompt, model_a, model_b, outcome (P(model_a wins), or what values= says), perhaps weight, source",
-    "fastchat": "model_a, model_b, winner (model_a, model_b, tie, tie (bothbad)), and prompt, turns or conversation_a",
+    "battles": "prompt, model_a, model_b, outcome (P(model_a wins), a, b, tie or a name), perhaps weight, source",
+    "fastchat": "model_a, model_b, winner (model_a, model_b, tie or a name), and prompt, turns or conversation_a",
     "arena": "model_a, model_b, prompt (a JSON list of turns), winner_model_a, winner_model_b, winner_tie",
     "responses": "prompt and one quality column a model, named with models=[...]",
 }
 """The formats, and the columns that each is recognised by."""
+
+OutcomeReader: TypeAlias = "Callable[[tuple[Any, ...], str, str], float]"
+"""Probability that model_a wins, from the values from the outcome on and the names of both models."""
 
 _ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
 _OUTCOMES: dict[str, tuple[str, ...]] = {"battles": ("outcome",), "fastchat": ("winner",), "arena": _ONE_HOT}
@@ -31,6 +36,7 @@ _TURNS = ("turns", "conversation_a")
 _PROMPTS = ("prompt", *_TURNS)
 _ROLES = ("prompt", "model_a", "model_b", "outcome", "weight", "source")
 _PAIR_SIZE = 2
+_ROOM = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,46 +102,38 @@ def hints_of(
     return Hints(format=format_name, columns=dict(columns or {}), values=values, models=tuple(models))
 
 
-def recognise(found: Sequence[str], hints: Hints, name: str) -> Layout:
+def recognise(found: Sequence[str], hints: Hints, name: str, *, is_open: bool = False) -> Layout:
     """Tell the format of a table by its columns.
 
     Args:
         found: Its columns.
         hints: What the caller says about them.
         name: The table, for messages.
+        is_open: Whether later rows may have a weight or source though the first have none.
 
     Returns:
         The format and its columns.
 
     Raises:
         DataError: It is of no known format, or of several; says the columns found, the formats and the remedy.
+        ConfigurationError: It is a response table, and a hint is about battles.
     """
-    twice = sorted({column for column in found if column and list(found).count(column) > 1})
-    if twice:
-        msg = f"{name}: {', '.join(twice)} names more than one column; give each column a name of its own"
-        raise DataError(msg)
-    lacking = [column for column in hints.columns.values() if column not in found]
+    refuse_twice(found, name)
+    if hints.format == "responses":
+        _refuse_battle_hints(hints, name)
+    lacking = tuple(column for column in hints.columns.values() if column not in found)
     if lacking:
-        msg = f"{name} has no column {', '.join(map(repr, lacking))}, which columns= names; it has: {_listed(found)}"
-        raise DataError(msg)
-    layouts = {kind: layout for kind in FORMATS if (layout := _layout(kind, found, hints)) is not None}
-    if hints.format is not None:
-        layouts = {kind: layout for kind, layout in layouts.items() if kind == hints.format}
+        msg = f"{name} has no column {', '.join(map(repr, lacking))}; it has: {_listed(found)}{_meant(lacking, found)}"
+        raise TableError(msg, ". See columns=", "named column", lacking)
+    layouts = _layouts(found, hints)
     if len(layouts) == 1:
-        return next(iter(layouts.values()))
-    known = "\n".join(f"  {kind}: {columns}" for kind, columns in FORMATS.items())
-    if layouts:
-        remedy = f"its columns fit {' and '.join(layouts)}; say which with format="
-    elif hints.format is not None:
-        remedy = f"its columns do not fit format={hints.format!r}; say with columns= which column holds what"
-    else:
-        remedy = (
-            "its columns fit no known format; say with columns={'prompt': ..., 'model_a': ..., 'model_b': ..., "
-            "'outcome': ...} which column holds what and with values= what the outcomes mean, "
-            "or with models=[...] which are the quality columns of a response table"
-        )
-    msg = f"{name}: {remedy}.\nColumns found: {_listed(found)}\nFormats known:\n{known}"
-    raise DataError(msg)
+        layout = next(iter(layouts.values()))
+        if layout.format == "responses":
+            _refuse_battle_hints(hints, name)
+        if is_open and layout.format == "battles":
+            return replace(layout, weight=layout.weight or "weight", source=layout.source or "source")
+        return layout
+    raise _unrecognised(found, hints, name, layouts)
 
 
 def battle_parser(
@@ -158,7 +156,7 @@ def battle_parser(
     wanted = [layout.prompt, *layout.columns]
     optional = [column for column in (layout.weight, layout.source) if column is not None]
     read_prompt = turn_reader(turn, is_json=layout.format == "arena" or layout.prompt in _TURNS)
-    read_outcome = _outcome_reader(layout, hints)
+    read_outcome, refuse_name = _outcome_reader(layout, hints)
     has_weight, has_source = layout.weight is not None, layout.source is not None
     names: dict[Any, str] = {}
 
@@ -166,7 +164,10 @@ def battle_parser(
         try:
             return names[value]
         except KeyError:
-            return names.setdefault(value, name_of(value, column))
+            name = name_of(value, column)
+            if column != "source":
+                refuse_name(name)
+            return names.setdefault(value, name)
         except TypeError:
             return name_of(value, column)
 
@@ -182,9 +183,24 @@ def battle_parser(
                 refuse("weight is not above 0", f"weight must be above 0, got {shown(value)}")
         if has_source and not is_missing(values[-1]):
             source = known(values[-1], "source")
-        return prompt, model_a, model_b, read_outcome(values), weight, source
+        return prompt, model_a, model_b, read_outcome(values[3:], model_a, model_b), weight, source
 
     return [*wanted, *optional], parse
+
+
+def _refuse_battle_hints(hints: Hints, name: str) -> None:
+    """Refuse what says nothing about a response table."""
+    options = [f"{role} (--{role.replace('_', '-')}-column)" for role in hints.columns if role != "prompt"]
+    given = [f"a column of {option}" for option in options]
+    if hints.values is not None:
+        given.append("values= (--outcome)")
+    if given:
+        one = "do" if len(given) > 1 else "does"
+        msg = (
+            f"{name} is a response table, with one quality column a model: {' and '.join(given)} {one} not apply "
+            "to it; leave that out, or read battles apart from response tables"
+        )
+        raise ConfigurationError(msg)
 
 
 def _layout(kind: str, found: Sequence[str], hints: Hints) -> Layout | None:
@@ -211,22 +227,24 @@ def _layout(kind: str, found: Sequence[str], hints: Hints) -> Layout | None:
     return Layout(format=kind, prompt=prompt, columns=(*models, *outcome), weight=weight, source=source)
 
 
-def _outcome_reader(layout: Layout, hints: Hints) -> Callable[[tuple[Any, ...]], float]:
+def _outcome_reader(layout: Layout, hints: Hints) -> tuple[OutcomeReader, Callable[[str], None]]:
+    """What reads the values from the outcome on, and what refuses names of models that it could not read."""
     if layout.format == "arena":
         if hints.values is not None:
-            msg = "values= says what one outcome column means; the arena format has one column an outcome"
+            msg = "values= (--outcome) says what one outcome column means; the arena format has one column an outcome"
             raise ConfigurationError(msg)
-        return _one_hot
-    if hints.values is None and layout.format == "battles":
-        return lambda values: probability_of(values[3])
-    meaning = OutcomeValues(WINNERS if hints.values is None else hints.values)
-    return lambda values: meaning(values[3])
+        return _one_hot, lambda _: None
+    if hints.values is None:
+        takes_numbers = layout.format == "battles"
+        return lambda values, a, b: vote_of(values[0], a, b, takes_numbers=takes_numbers), lambda _: None
+    meaning = OutcomeValues(hints.values)
+    return lambda values, a, b: meaning(values[0]), meaning.refuse_name  # noqa: ARG005 - as of the other readers
 
 
-def _one_hot(values: tuple[Any, ...]) -> float:
+def _one_hot(values: tuple[Any, ...], model_a: str, model_b: str) -> float:  # noqa: ARG001 - as of the other readers
     flags = [
         0.0 if is_missing(value) else number_of(value, column)
-        for value, column in zip(values[3:6], _ONE_HOT, strict=True)
+        for value, column in zip(values[:3], _ONE_HOT, strict=True)
     ]
     if sorted(flags) != [0.0, 0.0, 1.0]:
         shown_flags = ", ".join(f"{column} {value:g}" for column, value in zip(_ONE_HOT, flags, strict=True))
@@ -234,5 +252,52 @@ def _one_hot(values: tuple[Any, ...]) -> float:
     return flags[0] + 0.5 * flags[2]
 
 
+def _layouts(found: Sequence[str], hints: Hints) -> dict[str, Layout]:
+    """The formats that the columns fit, of those that the caller lets them have."""
+    kinds = FORMATS if hints.format is None else (hints.format,)
+    return {kind: layout for kind in kinds if (layout := _layout(kind, found, hints)) is not None}
+
+
+def _unrecognised(found: Sequence[str], hints: Hints, name: str, layouts: Mapping[str, Layout]) -> TableError:
+    """What to say of a table that fits no format, or several."""
+    listed = _listed(found)
+    known = "\n".join(f"  {kind}: {columns}" for kind, columns in FORMATS.items())
+    formats = f".\nColumns found: {listed}\nFormats known:\n{known}"
+    if layouts:
+        msg = f"{name}: its columns fit {' and '.join(layouts)}"
+        return TableError(msg, f"; say which with format={formats}", "format")
+    if "prompt" not in hints.columns and not set(_PROMPTS) & set(found):
+        likely = replace(hints, columns={**hints.columns, "prompt": found[0]})
+        if _layouts(found, likely):
+            msg = f"{name} has no column of prompts ({', '.join(_PROMPTS)}); it has: {listed}"
+            return TableError(msg, ". Say with columns={'prompt': ...} which it is", "prompt")
+    lacking = tuple(model for model in hints.models if model not in found)
+    expects_models = hints.format == "responses" or (hints.format is None and "model_a" not in found)
+    if expects_models and (len(lacking) < len(hints.models) or _meant(lacking, found)):
+        msg = f"{name}: no column {', '.join(map(repr, lacking))}; columns: {listed}{_meant(lacking, found)}"
+        return TableError(msg)
+    if hints.format is not None:
+        msg = f"{name}: its columns do not fit format {hints.format}"
+        return TableError(msg, f"; say with columns= which column holds what{formats}", "columns")
+    remedy = (
+        "; say with columns={'prompt': ..., 'model_a': ..., 'model_b': ..., 'outcome': ...} which column holds what "
+        "and with values= what the outcomes mean, or with models=[...] which are the quality columns of a response "
+        f"table{formats}"
+    )
+    return TableError(f"{name}: its columns fit no known format: {listed}", remedy, "columns")
+
+
+def _meant(lacking: Sequence[str], found: Sequence[str]) -> str:
+    meant = [match for name in lacking for match in near(name, found)[:1]]
+    return f"; did you mean {' and '.join(meant)}?" if meant else ""
+
+
 def _listed(columns: Sequence[str]) -> str:
-    return ", ".join(map(repr, columns[:40])) + (", ..." if len(columns) > 40 else "") or "none"  # noqa: PLR2004 - a message
+    """The names, as many as a message has room for."""
+    shown_names: list[str] = []
+    for column in columns:
+        shown_names.append(shown(column))
+        if sum(map(len, shown_names)) > _ROOM:
+            break
+    more = len(columns) - len(shown_names)
+    return ", ".join(shown_names) + (f" and {more} more" if more else "") or "none"

@@ -10,7 +10,7 @@ from prefroute.data.formats import Layout, hints_of
 from prefroute.data.reading import _Reader
 from prefroute.data.report import refuse, shown
 from prefroute.data.responses import ResponseTable, _checked_scale
-from prefroute.data.tables import tables_of
+from prefroute.data.tables import refuse_twice, tables_of
 from prefroute.data.values import Turn, as_turn, is_missing, name_of, number_of, prompt_of
 from prefroute.errors import DataError
 
@@ -118,6 +118,7 @@ def _key(value: Any) -> Any:
 
 
 def _require(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    refuse_twice(found, name)
     lacking = [column for column in wanted if column not in found]
     if lacking:
         msg = (

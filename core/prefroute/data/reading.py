@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from prefroute.data.battles import BattleColumns, Battles
+from prefroute.data.faults import Faults
 from prefroute.data.formats import Hints, Layout, battle_parser, hints_of, recognise
-from prefroute.data.report import BadRow, FileRead, ReadReport, RowError, refuse, shown
+from prefroute.data.report import BadRow, FileRead, ReadReport, RowError, TableError, refuse, shown
 from prefroute.data.responses import ResponseTable, response_parser
-from prefroute.data.tables import tables_of
+from prefroute.data.tables import refuse_twice, tables_of
 from prefroute.data.values import Turn, as_turn, prompt_of
 from prefroute.errors import ConfigurationError, DataError
 
@@ -50,10 +51,15 @@ def read_battles(
     Text files (CSV, JSON lines, a JSON array), packed by gzip or not, are told by their content, and Parquet
     too. The format is told by the columns:
 
-    * `battles`: prompt, model_a, model_b, outcome, and optionally weight and source: the table itself.
+    * `battles`: prompt, model_a, model_b, outcome, and optionally weight and source: the table itself. The outcome
+      is the probability that model_a wins, or a vote in words.
     * `arena`: the 55k release of the Chatbot Arena (winner_model_a, winner_model_b, winner_tie).
-    * `fastchat`: the battles of FastChat (winner is model_a, model_b, tie or tie (bothbad)).
+    * `fastchat`: the battles of FastChat: winner is a vote in words.
     * `responses`: prompt and one quality column a model, named with `models`.
+
+    A vote in words is `a` or `model_a`, `b` or `model_b` in any case, or a tie (`tie`, `draw`, `equal`, `both`,
+    `neither`, `tie (bothbad)`); or the name of the winning model, exactly as in that row's model_a or model_b. Where
+    a model is itself called A or tie, say, its rows mean the model.
 
     Anything else is read by saying which column holds what: AlpacaEval's votes, say, with
     `columns={"outcome": "preference"}, values={0: 0.5, 1: 1.0, 2: 0.0}`.
@@ -64,13 +70,17 @@ def read_battles(
         columns: Name of the column that holds the prompt, model_a, model_b, outcome, weight or source, by that name.
         values: Probability that model_a wins, by value of the outcome column. A number between two that are given
             is interpolated when these are a sure win of either side, or all that are given rise or fall throughout.
+            Words for a tie are understood without. Names of models are refused: they are understood when it is None.
         models: The quality columns of a response table (numbers, or true and false); battle tables need none.
             Each row becomes one battle between every two of them.
         margin: Two qualities of a response table that differ by no more than this tie.
         turn: Which of the user's turns is the prompt, where there are several: a list of texts or of messages, or a
             text of `### Human:` and `### Assistant:` turns. Published training took the first.
         name: Source of rows that name none; by default the file's name without its ending.
-        on_bad_row: `raise` at a row that cannot be used, or `skip` it, with a warning in the log at the end.
+        on_bad_row: `raise` at a row that cannot be used, or `skip` it, with a warning in the log at the end. What
+            is no accident is not skipped: one unknown outcome in at least 3 rows and more than 1 % of a file, or
+            one reason why more than half of its rows cannot be used. Nor is a damaged file, of which no one knows
+            how much is lost: cut short, or with a quote that runs over several lines.
         report: Where to count what was read, and to list the rows that could not be used.
         progress: Whether to show a progress bar on stderr.
 
@@ -78,9 +88,9 @@ def read_battles(
         The battles of all files, in order.
 
     Raises:
-        DataError: A file or its columns cannot be read, a row cannot be used and `on_bad_row` is `raise`, or no
-            row could be used.
-        ConfigurationError: An argument cannot be used.
+        DataError: A file or its columns cannot be read, a row cannot be used and `on_bad_row` is `raise`, or too
+            many or all of them cannot be.
+        ConfigurationError: An argument cannot be used, or says nothing about a response table that is read.
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
     reader = _Reader(hints_of(format, columns, values, models), as_turn(turn), on_bad_row, report, progress=progress)
@@ -178,6 +188,7 @@ def read_prompts(
     prompts: list[str] = []
     for rows in tables_of(source):
         found = rows.columns()
+        refuse_twice(found, rows.name)
         if found and column not in found:
             msg = f"{rows.name} has no column {column!r}; it has: {', '.join(map(repr, found))}"
             raise DataError(msg)
@@ -210,7 +221,7 @@ class _Reader:
             for _ in self.rows(table, Layout(format="unknown", prompt="", columns=()), ["prompt"], _refuse):
                 pass
             return None
-        return recognise(found, self.hints, table.name)
+        return recognise(found, self.hints, table.name, is_open=table.is_open)
 
     def responses(self, table: Table, layout: Layout, scale: tuple[float, float] | None = None) -> ResponseTable:
         """Read a response table."""
@@ -224,6 +235,7 @@ class _Reader:
     ) -> Iterator[Any]:
         """What the good rows of a table are parsed to; the others are counted, or raised."""
         kept = bad = 0
+        faults = Faults()
         try:
             with _bar(table, shown=self.progress) as advance:
                 for done, batch in table.read(wanted):
@@ -233,7 +245,8 @@ class _Reader:
                                 raise row
                             parsed = parse(row)
                         except RowError as error:
-                            bad += 1
+                            bad += error.rows
+                            faults.add(line, error)
                             self._bad_row(table, line, error)
                         else:
                             kept += 1
@@ -241,6 +254,7 @@ class _Reader:
                     advance(done)
         finally:
             self.report.files.append(FileRead(table.name, layout.format, kept + bad, kept, bad))
+        faults.check(table, kept + bad)
 
     def finish(self) -> None:
         """Say what was left out since this was last asked, once all of a source is read.
@@ -261,13 +275,16 @@ class _Reader:
             logger.warning("%d of %d rows could not be used and were skipped%s", bad, bad + kept, example)
 
     def _bad_row(self, table: Table, line: int, error: RowError) -> None:
-        self.report.add_bad_row(BadRow(table.name, line, error.reason), error.kind)
+        self.report.add_bad_row(BadRow(table.name, line, error.reason), error.kind, error.rows)
+        if error.remedy:
+            msg = f"{table.name}: the file is damaged from {table.unit} {line} on: {error.reason}"
+            raise TableError(msg, error.remedy)
         if not self.skips:
-            msg = (
-                f"{table.name}, {table.unit} {line}: {error.reason}. Correct it, "
-                'or pass on_bad_row="skip" to leave such rows out and have them reported'
-            )
-            raise DataError(msg)
+            msg = f"{table.name}, {table.unit} {line}: {error.reason}"
+            remedy = '. Correct it, or pass on_bad_row="skip" to leave such rows out and have them reported'
+            if error.outcome is None:
+                raise TableError(msg, remedy, "row")
+            raise TableError(msg, f"{remedy}; or say with values= what other values mean", "outcome row")
 
 
 def _refuse(values: tuple[Any, ...]) -> None:  # noqa: ARG001 - whatever they are

@@ -5,7 +5,16 @@ from __future__ import annotations
 import reprlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
+
+from prefroute.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Subject: TypeAlias = Literal["", "named column", "prompt", "columns", "format", "row", "outcome row", "outcomes"]
+"""What a `TableError` is about, for who would word the remedy in another way."""
 
 MAX_LISTED = 100
 """Bad rows listed one by one in a report; all of them are counted."""
@@ -72,9 +81,9 @@ class ReadReport:
         """Rows that were not used."""
         return sum(file.bad for file in self.files)
 
-    def add_bad_row(self, row: BadRow, kind: str) -> None:
-        """Count one row under a kind, and list it if the list is not full."""
-        self.reasons[kind] += 1
+    def add_bad_row(self, row: BadRow, kind: str, rows: int = 1) -> None:
+        """Count a row, or the rows lost with it, under a kind, and list it if the list is not full."""
+        self.reasons[kind] += rows
         if len(self.bad_rows) < MAX_LISTED:
             self.bad_rows.append(row)
 
@@ -89,25 +98,61 @@ class ReadReport:
         return "\n".join(lines)
 
 
+class TableError(DataError):
+    """Why a table cannot be read; the remedy, in words of the Python arguments, apart from what was found.
+
+    Args:
+        found: What was found.
+        remedy: What to do about it.
+        about: What it is about.
+        details: The names or values that it is about.
+    """
+
+    def __init__(self, found: str, remedy: str = "", about: Subject = "", details: tuple[str, ...] = ()) -> None:
+        self.found = found
+        self.remedy = remedy
+        self.about = about
+        self.details = details
+        super().__init__(found, remedy, about, details)
+
+    def __str__(self) -> str:
+        """What was found, and what to do about it."""
+        return f"{self.found}{self.remedy}"
+
+
 class RowError(Exception):
     """Why one row cannot be used; never leaves the readers.
 
     Args:
         kind: A short constant text, under which the row is counted.
         reason: The full reason, with what was found and wanted.
+        outcome: The outcome that was not understood, if that is why.
+        rows: Rows, or lines, that are lost with it.
+        remedy: What to do about a damaged file, which is never passed over; empty where the row alone is bad.
     """
 
-    def __init__(self, kind: str, reason: str | None = None) -> None:
+    def __init__(
+        self, kind: str, reason: str | None = None, outcome: object = None, *, rows: int = 1, remedy: str = ""
+    ) -> None:
         self.kind = kind
         self.reason = reason or kind
+        self.outcome = outcome
+        self.rows = rows
+        self.remedy = remedy
         super().__init__(self.reason)
 
 
-def refuse(kind: str, reason: str | None = None) -> NoReturn:
+def refuse(kind: str, reason: str | None = None, outcome: object = None) -> NoReturn:
     """Raise `RowError`."""
-    raise RowError(kind, reason)
+    raise RowError(kind, reason, outcome)
 
 
 def shown(value: object) -> str:
     """A value for a message: short, whatever it is."""
     return reprlib.repr(value)
+
+
+def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Up to three names that one that is unknown may have been meant for, whatever their case."""
+    folded = {known.casefold(): known for known in names}
+    return [folded[match] for match in get_close_matches(name.casefold(), folded, 3, cutoff)]

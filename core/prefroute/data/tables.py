@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from prefroute.data.report import RowError, shown
+from prefroute.data.report import RowError, TableError, shown
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ class Table(Protocol):
         label: Name of the source that the rows are of, when they do not say.
         unit: What its rows are numbered by: line or row.
         size: Bytes or rows in all; None when unknown.
+        is_open: Whether later rows may have columns that the first ones lack.
     """
 
     name: str
     label: str
     unit: str
     size: int | None
+    is_open: bool
 
     def columns(self) -> list[str]:
         """Names of its columns; empty when it has no rows."""
@@ -50,6 +52,7 @@ class Mappings:
     """Rows of an iterable of mappings."""
 
     unit = "row"
+    is_open = True
 
     def __init__(self, rows: Iterable[Any], name: str, size: int | None = None) -> None:
         self.name = name
@@ -74,6 +77,7 @@ class Frame:
     """Rows of a pandas frame."""
 
     unit = "row"
+    is_open = False
 
     def __init__(self, frame: Any) -> None:
         self.name = type(frame).__name__
@@ -98,6 +102,7 @@ class HubDataset:
     """Rows of a Hugging Face `Dataset`."""
 
     unit = "row"
+    is_open = False
 
     def __init__(self, dataset: Any) -> None:
         self.name = type(dataset).__name__
@@ -124,6 +129,7 @@ class Parquet:
     """Rows of a Parquet file."""
 
     unit = "row"
+    is_open = False
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -150,12 +156,13 @@ class Parquet:
         done = 0
         try:
             for part in self._file.iter_batches(BATCH, columns=held):
-                columns = {name: part.column(name).to_pylist() for name in held}
+                columns = {name: _arrow_cells(part.column(name)) for name in held}
                 rows = zip(*(columns.get(name, [None] * len(part)) for name in wanted), strict=True)
-                yield done + len(part), list(enumerate(rows, done + 1))
+                yield done + len(part), list(enumerate(map(_whole, rows), done + 1))
                 done += len(part)
         except (OSError, ValueError) as error:
-            yield done, [(done + 1, RowError("damaged file", f"nothing from here on can be read: {error}"))]
+            reason = f"nothing from here on can be read: {error}"
+            yield done, [(done + 1, RowError("damaged file", reason, remedy=". Fetch the file again"))]
 
 
 def tables_of(source: Any) -> list[Table]:
@@ -198,12 +205,17 @@ def _file(path: Path) -> Table:
 
     try:
         is_folder = path.is_dir()
-        start, is_packed = (b"", False) if is_folder else text_files.start_of(path)
+        is_other = not is_folder and path.exists() and not path.is_file()
+        start, is_packed = (b"", False) if is_folder or is_other else text_files.start_of(path)
     except DataError:
         raise
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(msg) from error
+    if is_other:
+        # A pipe would be emptied by the first look at it, or waited for without end.
+        msg = f"{path} is a pipe or device, not a file; write its content to a file, and name that"
+        raise DataError(msg)
     if is_folder:
         msg = f"{path} is a folder; name its files, in Python with sorted(Path({str(path)!r}).glob('*.csv'))"
         raise DataError(msg)
@@ -223,6 +235,18 @@ def values_of(row: Any, wanted: Sequence[str]) -> tuple[Any, ...] | RowError:
         return RowError("not a mapping", f"wanted a mapping of columns to values, got {type(row).__name__}")
 
 
+def refuse_twice(found: Sequence[str], name: str) -> None:
+    """Refuse columns that cannot be told apart.
+
+    Raises:
+        TableError: A name recurs.
+    """
+    twice = sorted({column for column in found if column and list(found).count(column) > 1})
+    if twice:
+        msg = f"{name}: {', '.join(twice)} names more than one column; give each column a name of its own"
+        raise TableError(msg)
+
+
 def peeked(rows: Iterable[Any]) -> tuple[list[str], list[Any]]:
     """All keys of the first rows, in order of first appearance, and these rows."""
     names: dict[str, None] = {}
@@ -239,3 +263,25 @@ def peeked(rows: Iterable[Any]) -> tuple[list[str], list[Any]]:
 def _cells(column: Any) -> list[Any]:
     cells: list[Any] = column.astype(object).where(column.notna(), None).tolist()
     return cells
+
+
+def _arrow_cells(column: Any) -> list[Any]:
+    """Values of a column; a `RowError` for one that Python cannot hold."""
+    try:
+        cells: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        return [_arrow_cell(item) for item in column]
+    return cells
+
+
+def _arrow_cell(item: Any) -> Any:
+    try:
+        return item.as_py()
+    except UnicodeDecodeError:
+        return RowError("not UTF-8", "a text is not UTF-8; write it as UTF-8")
+    except (ValueError, OverflowError) as error:
+        return RowError("unreadable value", f"a value cannot be read: {error}")
+
+
+def _whole(values: tuple[Any, ...]) -> tuple[Any, ...] | RowError:
+    return next((value for value in values if isinstance(value, RowError)), values)

@@ -33,7 +33,15 @@ _DAMAGE = (EOFError, OSError, zlib.error)
 _START = 4096
 """Bytes that tell what kind of file it is."""
 
+_SWALLOWED = 5
+"""So many lines of one cell that would each be a row are taken for rows, not for text."""
+_LEAST_WIDTH = 3
+_REPACK = ". Fetch or pack the file again, or cut it off there"
+_CORRECT = ". Correct it there, fetch the file again, or cut it off there"
+
 _SPACE = re.compile(r"[ \t\r\n]*")
+_SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?\r?\n?', re.IGNORECASE)
+"""The line with which Excel says what separates the cells of a CSV file."""
 
 _limit_lock = threading.Lock()
 
@@ -64,8 +72,9 @@ def start_of(path: Path) -> tuple[bytes, bool]:
 
 def text_table(path: Path, start: bytes) -> Table:
     """Tell by its content, and where that can be both by its name, what kind of text a file is."""
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        msg = f"{path} is UTF-16; save it as UTF-8"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        is_wide = start.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff"))
+        msg = f"{path} is UTF-{32 if is_wide else 16}; save it as UTF-8"
         raise DataError(msg)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     text = start.removeprefix(_BOM).lstrip()
@@ -80,6 +89,7 @@ class _TextFile:
     """What the kinds of text files share."""
 
     unit = "line"
+    is_open = True
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -123,6 +133,8 @@ class JsonArray(_TextFile):
 class Csv(_TextFile):
     """Comma-separated values with a header; semicolons and tabs are recognised, empty cells are None."""
 
+    is_open = False
+
     def columns(self) -> list[str]:
         """The header.
 
@@ -142,20 +154,26 @@ class Csv(_TextFile):
 
     @contextmanager
     def _reader(self) -> Iterator[tuple[io.BufferedReader, Any]]:
-        delimiter = self._delimiter()
+        delimiter, is_told = self._delimiter()
         # Bytes that are no UTF-8 become lone surrogates, so that only their own row is bad.
         with (
             _opened(self._path) as (raw, stream),
             io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text,
         ):
             # Without `strict` a quote that is never closed swallows the rest of the file without a word.
-            yield raw, csv.reader(text, delimiter=delimiter, strict=True)
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            if is_told:
+                next(reader)
+            yield raw, reader
 
-    def _delimiter(self) -> str:
+    def _delimiter(self) -> tuple[str, bool]:
+        """What separates the cells, and whether a line of its own says so."""
         with _opened(self._path) as (_, stream):
             header = self._within(lambda: stream.readline(1 << 16), "its first line")
+        if told := _SEPARATOR.fullmatch(header.removeprefix(_BOM)):
+            return told[1].decode(), True
         counts = {mark: header.count(mark.encode()) for mark in ",\t;"}
-        return max(counts, key=lambda mark: counts[mark])
+        return max(counts, key=lambda mark: counts[mark]), False
 
     def _header(self, reader: Any) -> list[str]:
         with _no_field_limit():
@@ -195,7 +213,11 @@ def _csv_batches(reader: Any, width: int, places: list[int]) -> Iterator[list[Ro
                     break
                 else:
                     if row:
-                        rows.append((start, _csv_values(row, width, places)))
+                        lines = reader.line_num - start + 1
+                        swallowed = lines > _SWALLOWED and _swallowed(
+                            row, width, reader.dialect.delimiter, start, lines
+                        )
+                        rows.append((start, swallowed or _csv_values(row, width, places)))
         if rows:
             yield rows
 
@@ -211,11 +233,34 @@ def _csv_values(row: list[str], width: int, places: list[int]) -> tuple[str | No
     return values
 
 
+def _swallowed(row: list[str], width: int, delimiter: str, start: int, lines: int) -> RowError | None:
+    """Why a row is none, if a stray quote has made one cell of the rows up to the next quote."""
+    for cell in row:
+        # The first and the last line are parts of rows.
+        inner = [line for line in cell.splitlines()[1:-1] if line]
+        like_rows = sum(line.count(delimiter) == width - 1 for line in inner)
+        if width >= _LEAST_WIDTH and like_rows >= _SWALLOWED and 2 * like_rows > len(inner):
+            reason = (
+                f"{_range(start, lines)} lost: one cell holds {like_rows} lines that would each be a row of "
+                f"{width} fields; a quote is missing or too many"
+            )
+            return RowError("rows within one quoted cell", reason, rows=lines)
+    return None
+
+
 def _csv_error(error: csv.Error, start: int, line: int) -> RowError:
+    lines = line - start + 1
     if "unexpected end of data" in str(error):
-        reason = f"a quote is opened and never closed, so the {line - start + 1} lines from here to the end were lost"
-        return RowError("quote never closed", reason)
+        reason = f"{_range(start, lines)} lost, up to the end: a quote is opened and never closed"
+        return RowError("quote never closed", reason, rows=lines, remedy=_CORRECT)
+    if lines > 1:
+        reason = f"{_range(start, lines)} lost: a quote is opened in line {start} and not closed before line {line}"
+        return RowError("lines lost within quotes", f"{reason} ({error})", rows=lines, remedy=_CORRECT)
     return RowError("not CSV", f"not CSV: {error}")
+
+
+def _range(start: int, lines: int) -> str:
+    return f"line {start} is" if lines == 1 else f"lines {start} to {start + lines - 1} are"
 
 
 def _json_lines(stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
@@ -260,7 +305,7 @@ def _json_array(stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
         try:
             item, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yield line, damage or RowError("not JSON", f"not JSON, and nothing after it was read: {error}")
+            yield line, damage or _broken(f"not JSON, and nothing after it was read: {error}")
             return
         bad = not is_utf8 and not _is_encodable(text[position:end])
         yield line, RowError("not UTF-8", "not UTF-8; save the file as UTF-8") if bad else item
@@ -268,13 +313,13 @@ def _json_array(stream: io.BufferedReader) -> Iterator[tuple[int, Any]]:
         if text[position : position + 1] == ",":
             position += 1
         elif text[position : position + 1] not in {"", "]"}:
-            yield line, RowError("not JSON", "no comma after this item, and nothing after it was read")
+            yield line, _broken("no comma after this item, and nothing after it was read")
             return
     line += text.count("\n", done, position)
     if position >= len(text):
-        yield line, damage or RowError("not JSON", "the file ends before the array does")
+        yield line, damage or _broken("the file ends before the array does")
     elif text[position + 1 :].strip():
-        yield line, RowError("not JSON", "there is text after the end of the array, which was not read")
+        yield line, _broken("there is text after the end of the array, which was not read")
 
 
 def _after_space(text: str, position: int) -> int:
@@ -283,7 +328,11 @@ def _after_space(text: str, position: int) -> int:
 
 
 def _damage(error: BaseException) -> RowError:
-    return RowError("damaged file", f"nothing from here on can be read: {error}; fetch or pack the file again")
+    return RowError("damaged file", f"nothing from here on can be read: {error}", remedy=_REPACK)
+
+
+def _broken(reason: str) -> RowError:
+    return RowError("broken JSON array", reason, remedy=_CORRECT)
 
 
 def _is_encodable(text: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from prefroute.embedding.combined import ConcatenatedEmbedder, LengthEmbedder
 from prefroute.embedding.registry import as_embedder, load_embedder, save_embedder
@@ -15,16 +16,37 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from prefroute.embedding.cache import CachedEmbedder
+    from prefroute.embedding.openai import OpenAIEmbedder
+    from prefroute.embedding.sentence_transformers import SentenceTransformerEmbedder
+
 __all__ = [
+    "CachedEmbedder",
     "ConcatenatedEmbedder",
     "Embedder",
     "LengthEmbedder",
+    "OpenAIEmbedder",
+    "SentenceTransformerEmbedder",
     "StaticEmbedder",
     "SurfaceEmbedder",
     "as_embedder",
     "load_embedder",
     "save_embedder",
 ]
+
+_IMPORTED_WHEN_ASKED_FOR = {
+    "CachedEmbedder": "prefroute.embedding.cache",
+    "OpenAIEmbedder": "prefroute.embedding.openai",
+    "SentenceTransformerEmbedder": "prefroute.embedding.sentence_transformers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The embedders that most users need not import."""
+    if name not in _IMPORTED_WHEN_ASKED_FOR:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_IMPORTED_WHEN_ASKED_FOR[name]), name)
 
 
 @runtime_checkable

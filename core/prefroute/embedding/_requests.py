@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,6 +11,34 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from numpy.typing import NDArray
+
+
+_PHRASES = re.compile(
+    r"context (?:length|window|size)|maximum\b.{0,40}?\btokens\b|too many tokens"
+    r"|input\b.{0,40}?\bis too (?:large|long)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What says that a text is too long whatever the status: llama.cpp says it with 500."""
+
+_WORDS = re.compile(r"\btokens\b|\btoken (?:limit|count)|too (?:long|large)|input length|batch size", re.IGNORECASE)
+"""What says so beside a status that blames the request: OpenAI and vLLM with 400, TEI with 413 and 422."""
+
+_OTHERWISE = re.compile(r"deadline|time[- ]?d?[- ]?out|authenti|authoriz|cancel", re.IGNORECASE)
+"""What speaks of something else, such as "context deadline exceeded" or "invalid authentication token"."""
+
+
+def means_too_long(status: object, message: str) -> bool:
+    """Whether a refusal says that the request is longer than the server takes.
+
+    Args:
+        status: Of HTTP.
+        message: The server's words.
+    """
+    if _OTHERWISE.search(message):
+        return False
+    if status in {400, 413, 422}:
+        return bool(_PHRASES.search(message) or _WORDS.search(message))
+    return status == 500 and bool(_PHRASES.search(message))  # noqa: PLR2004 - a status of HTTP
 
 
 class TooLong(NamedTuple):

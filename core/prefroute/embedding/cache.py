@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import logging
 import os
+import random
 import sqlite3
 import threading
+import time
 import zlib
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +22,7 @@ from prefroute.errors import ConfigurationError, EmbeddingError
 from prefroute.inputs import as_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
@@ -36,8 +38,14 @@ _FORMAT_VERSION = 1
 _PATIENCE = 10.0
 """Seconds to wait for another writer; its transactions take milliseconds."""
 
+_TURN = 0.05
+"""Seconds of that in SQLite's own hands, while other threads wait too; and the longest pause between such turns."""
+
 _LOOKED_UP = 500
 """Keys in one query; SQLite takes 999 variables at least."""
+
+_LOOK_UP = "SELECT b.key, b.vector FROM rows AS a JOIN rows AS b ON b.rowid = a.rowid WHERE a.key IN ({})"
+"""The key as it stands beside the vector: that in the index, if damaged, may lead to the row of another text."""
 
 _DIGEST_BYTES = 20
 
@@ -67,7 +75,8 @@ class CachedEmbedder:
     share it, and one that is killed loses at most the chunk it was at. It holds digests of the texts and the rows,
     no text and no key. Rows are found by `model_id` and text, so models may share a file.
 
-    A cache that cannot be read or written (full disk, damaged pages, no permission) never fails the embedding:
+    A cache that cannot be read or written (full disk, damaged pages, no permission) never fails the embedding, and
+    one that another program keeps locked is waited for once a call, for 10 seconds:
     the first such failure is logged as a warning, and texts are embedded as if they were not there. Rows that were
     damaged are noticed by their checksum and computed anew. Only a file that is no embedding cache at all is
     refused, and left as it is.
@@ -127,10 +136,9 @@ class CachedEmbedder:
         """
         if not self.path.exists():
             return CacheSize(0, 0)
-        rows = 0
-        with self._sparing("read"), closing(self._connect()) as connection:
-            (rows,) = connection.execute("SELECT count(*) FROM rows").fetchone()
-        return CacheSize(rows, self.path.stat().st_size)
+        counts: list[int] = []
+        self._use("read", lambda connection: counts.extend(*connection.execute("SELECT count(*) FROM rows")))
+        return CacheSize(sum(counts), self.path.stat().st_size)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts; each distinct one that the file lacks is embedded once.
@@ -154,7 +162,7 @@ class CachedEmbedder:
         with self._shown(work) as advance:
             for chunk in work.missing(self.chunk_size):
                 rows = self.embedder.embed([text for _, text in chunk])
-                self._keep(work.add(chunk, rows))
+                self._keep(work, work.add(chunk, rows))
                 advance(len(chunk))
         return work.result()
 
@@ -171,7 +179,7 @@ class CachedEmbedder:
         with self._shown(work) as advance:
             for chunk in work.missing(self.chunk_size):
                 rows = await ask([text for _, text in chunk])
-                await asyncio.to_thread(self._keep, work.add(chunk, rows))
+                await asyncio.to_thread(self._keep, work, work.add(chunk, rows))
                 advance(len(chunk))
         return work.result()
 
@@ -189,7 +197,7 @@ class CachedEmbedder:
         # A connection for each use: it takes a fraction of a millisecond, and none is ever shared between threads,
         # carried over a fork, or left on a file that was deleted meanwhile.
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=min(_TURN, _PATIENCE), isolation_level=None)
         try:
             _prepare(connection, self.path)
             # Not a write-ahead log: that leaves two more files, and is unsafe on a folder shared by machines.
@@ -199,44 +207,73 @@ class CachedEmbedder:
             raise
         return connection
 
-    @contextmanager
-    def _sparing(self, doing: str) -> Iterator[None]:
-        """Log the first failure of the file, and go on; one thread at a time."""
-        try:
-            with _using:
-                yield
-        except (sqlite3.Error, OSError) as error:
-            if not self._has_warned:
-                self._has_warned = True
-                logger.warning(
-                    "the embedding cache %s cannot be %s (%s: %s); texts are embedded without it. "
-                    "Free space, or delete the file if it is damaged; this is said once",
-                    self.path,
-                    doing,
-                    type(error).__name__,
-                    error,
-                )
+    def _use(self, doing: str, act: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do something with the file, one thread at a time; gives False where another program kept it locked.
+
+        The first failure is logged, and none is raised.
+        """
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with _using, closing(self._connect()) as connection:
+                    act(connection)
+            except ConfigurationError:
+                raise
+            except Exception as error:  # noqa: BLE001 - of a damaged file sqlite3 raises more than its own errors
+                is_busy = _is_busy(error)
+                if not is_busy or time.monotonic() >= until:
+                    self._warn(doing, error)
+                    return not is_busy
+            else:
+                return True
+            # Without the lock, which threads with other files, and forks, need too.
+            time.sleep(random.uniform(0.0, _TURN))  # noqa: S311 - so that two do not meet again and again
+
+    def _warn(self, doing: str, error: Exception) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the embedding cache %s cannot be %s (%s: %s); texts are embedded without it. "
+                "Free space, or delete the file if it is damaged; this is said once",
+                self.path,
+                doing,
+                type(error).__name__,
+                str(error),
+            )
 
     def _look_up(self, work: _Work) -> None:
         keys = list(work.keys)
-        with self._sparing("read"), closing(self._connect()) as connection:
+
+        def look_up(connection: sqlite3.Connection) -> None:
             for start in range(0, len(keys), _LOOKED_UP):
                 part = keys[start : start + _LOOKED_UP]
                 marks = ",".join("?" * len(part))
-                found = connection.execute(f"SELECT key, vector FROM rows WHERE key IN ({marks})", part)  # noqa: S608 - marks only
-                for key, vector in found:
-                    work.find(key, vector)
+                # Closed whatever happens: one left half read, as in a traceback that a log keeps, is a lock.
+                with closing(connection.execute(_LOOK_UP.format(marks), part)) as found:
+                    for key, vector in found:
+                        work.find(key, vector)
 
-    def _keep(self, rows: list[tuple[bytes, bytes]]) -> None:
-        with self._sparing("written"), closing(self._connect()) as connection:
+        work.has_file = self._use("read", look_up)
+
+    def _keep(self, work: _Work, rows: list[tuple[bytes, bytes]]) -> None:
+        def keep(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("INSERT OR REPLACE INTO rows (key, vector) VALUES (?, ?)", rows)
             connection.execute("COMMIT")
+
+        if work.has_file:
+            work.has_file = self._use("written", keep)
 
     def _shown(self, work: _Work) -> AbstractContextManager[Any]:
         if not self.progress:
             return nullcontext(_unseen)
         return _bar(len(work.keys), len(work.keys) - work.count_missing())
+
+
+def _is_busy(error: Exception) -> bool:
+    # SQLITE_LOCKED is something else: no other program, but damage, for no two of our connections share a cache.
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # The rest says why.
 
 
 def _unseen(count: int) -> None:
@@ -285,6 +322,7 @@ class _Work:
 
     def __init__(self, texts: list[str], model_id: str, dimensions: int | None) -> None:
         prefix = hashlib.blake2b(model_id.encode("utf-8", "surrogatepass") + b"\0", digest_size=_DIGEST_BYTES)
+        self.has_file = True  # Until another program is found to keep it locked; waiting for each chunk takes long.
         self.keys: dict[bytes, int] = {}  # Each distinct text, with its number among them.
         self._distinct: list[str] = []
         self._numbers = np.empty(len(texts), dtype=np.intp)  # (n,) into the distinct texts
@@ -299,12 +337,13 @@ class _Work:
         self._rows: NDArray[np.float32] | None = None  # (distinct, d)
         self._is_known = np.zeros(len(self._distinct), dtype=np.bool_)
 
-    def find(self, key: bytes, stored: bytes) -> None:
-        """Take a row from the file; one that is damaged, or of another length, stays missing."""
+    def find(self, key: object, stored: object) -> None:
+        """Take a row from the file; one that is damaged, of another length, or not asked for, stays missing."""
         row = _unpacked(stored)
-        if row is not None and self._dimensions in {None, row.size}:
+        number = self.keys.get(key) if isinstance(key, bytes) else None
+        if row is not None and number is not None and self._dimensions in {None, row.size}:
             self._dimensions = row.size
-            self._put([self.keys[key]], row[None, :])
+            self._put([number], row[None, :])
 
     def count_missing(self) -> int:
         """How many distinct texts have no row yet."""

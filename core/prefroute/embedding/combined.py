@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +14,7 @@ from prefroute.inputs import as_prompts, finite_or_none
 from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -62,7 +63,9 @@ class LengthEmbedder:
         if not logs.size:
             msg = "got no prompts to take a mean length from; give at least one"
             raise ConfigurationError(msg)
-        return cls(mean=float(logs.mean()), deviation=float(logs.std()) or 1.0, scale=scale)
+        deviation = float(logs.std())
+        # Of equal lengths rounding leaves a deviation of about 1e-16, which would blow up any other length.
+        return cls(mean=float(logs.mean()), deviation=deviation if deviation > _LEAST_DEVIATION else 1.0, scale=scale)
 
     @property
     def model_id(self) -> str:
@@ -100,14 +103,17 @@ class ConcatenatedEmbedder:
         """Put embedders side by side.
 
         Args:
-            parts: At least one; each text is given to all.
+            parts: At least one; each text is given to all. At most 16, with those that they are made of.
 
         Raises:
-            ConfigurationError: There are none.
+            ConfigurationError: There are none, or too many.
         """
         self.parts = tuple(parts)
         if not self.parts:
             msg = "got no embedders to put side by side; give at least one"
+            raise ConfigurationError(msg)
+        if (total := _count(self)) > _MOST_PARTS:
+            msg = f"got {total} embedders to put side by side, in all; give at most {_MOST_PARTS}"
             raise ConfigurationError(msg)
 
     def __repr__(self) -> str:
@@ -136,6 +142,26 @@ class ConcatenatedEmbedder:
         checked = as_prompts(texts)
         return np.hstack([part.embed(checked) for part in self.parts])
 
+    @property
+    def aembed(self) -> Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]:
+        """`embed` without blocking the event loop, all parts at once; there where a part has an `aembed`.
+
+        Parts without one embed in worker threads.
+        """
+        if not any(callable(getattr(part, "aembed", None)) for part in self.parts):
+            msg = f"no part of {self!r} has an aembed"
+            raise AttributeError(msg)
+        return self._aembed
+
+    async def _aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        checked = as_prompts(texts)
+        tasks = [asyncio.ensure_future(_asked(part, checked)) for part in self.parts]
+        try:
+            return np.hstack(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
     def save_pretrained(self, path: str | Path) -> None:
         """Write `config.json` and a folder for each part, named 0, 1, and so on."""
         from prefroute.embedding.registry import save_embedder
@@ -156,12 +182,45 @@ class ConcatenatedEmbedder:
         from prefroute.embedding.registry import load_embedder
 
         folder = Path(path)
-        parts = read_config(folder).get("parts")
-        if type(parts) is not int or not 1 <= parts <= _MOST_PARTS:
-            msg = f"{folder / CONFIG_FILE}: parts must be a whole number from 1 to {_MOST_PARTS}, got {parts!r}"
-            raise PersistenceError(msg)
-        return cls([load_embedder(folder / str(number)) for number in range(parts)])
+        _check_nesting(folder)
+        return cls([load_embedder(folder / str(number)) for number in range(_parts_in(folder))])
 
+
+def _check_nesting(folder: Path) -> None:
+    """Count the parts in all before any is loaded; folders within folders could come to any number."""
+    waiting, total = [folder], 0
+    while waiting:
+        place = waiting.pop()
+        count = _parts_in(place)
+        total += count
+        if total > _MOST_PARTS:
+            msg = f"{folder / CONFIG_FILE} has more than {_MOST_PARTS} parts, with those that they are made of"
+            raise PersistenceError(msg)
+        inner = [place / str(number) for number in range(count)]
+        kind = ConcatenatedEmbedder.embedder_type
+        waiting += [part for part in inner if read_config(part).get("embedder_type") == kind]
+
+
+def _parts_in(folder: Path) -> int:
+    parts = read_config(folder).get("parts")
+    if type(parts) is not int or not 1 <= parts <= _MOST_PARTS:
+        msg = f"{folder / CONFIG_FILE}: parts must be a whole number from 1 to {_MOST_PARTS}, got {parts!r}"
+        raise PersistenceError(msg)
+    return parts
+
+
+def _count(embedder: ConcatenatedEmbedder) -> int:
+    inner = [_count(part) for part in embedder.parts if isinstance(part, ConcatenatedEmbedder)]
+    return len(embedder.parts) + sum(inner)
+
+
+async def _asked(part: Embedder, texts: list[str]) -> NDArray[np.float32]:
+    ask = getattr(part, "aembed", None)
+    rows: NDArray[np.float32] = await (ask(texts) if callable(ask) else asyncio.to_thread(part.embed, texts))
+    return rows
+
+
+_LEAST_DEVIATION = 1e-9
 
 _MOST_PARTS = 16
 

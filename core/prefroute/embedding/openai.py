@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from prefroute.embedding._requests import TooLong, batched, steps
+from prefroute.embedding._openai_client import make_client
+from prefroute.embedding._requests import TooLong, batched, means_too_long, steps
 from prefroute.embedding._rows import (
     MAX_CHARACTERS,
     PROBE,
@@ -23,6 +23,7 @@ from prefroute.embedding._rows import (
     with_blanks,
     without_blanks,
 )
+from prefroute.embedding._secrets import as_key, masked, secrets_of, tells
 from prefroute.errors import ConfigurationError, EmbeddingError, MissingExtraError
 from prefroute.inputs import as_prompts, finite_or_none
 from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from prefroute.embedding._openai_client import Kind
+
+logger = logging.getLogger(__name__)
+
 _KNOWN_DIMENSIONS = {
     "text-embedding-3-large": 3072,
     "text-embedding-3-small": 1536,
@@ -42,10 +47,6 @@ _KNOWN_DIMENSIONS = {
 
 _MOST_BYTES = 300_000
 """UTF-8 bytes of a request's texts. OpenAI takes 300,000 tokens, and no token is shorter than a byte."""
-
-_LENGTH_STATUSES = {400, 413, 422, 500}
-_LENGTH_WORDS = re.compile(r"context|tokens?\b|too (?:long|large)|input length|batch size", re.IGNORECASE)
-"""How servers say that a request is too long: OpenAI and vLLM with 400, TEI with 413 and 422, llama.cpp with 500."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ class OpenAIEmbedder:
             model: Name of the model.
             dimensions: Length of a row, for models that can shorten theirs; None for the model's own.
             base_url: Of another server, such as `http://localhost:8000/v1`; None for the client's default.
-            api_key: None for `OPENAI_API_KEY`. Never shown or saved.
+            api_key: None for `OPENAI_API_KEY`. White space around it is dropped. Never shown or saved.
             client: An `openai.OpenAI` to use instead of one made here (of Azure, say); `base_url`, `api_key`,
                 `max_retries` and `timeout` are then its own affair.
             async_client: The same for `aembed`, an `openai.AsyncOpenAI`. With `client` alone, `aembed` uses
@@ -130,7 +131,8 @@ class OpenAIEmbedder:
             batch_size: Most texts in a request (OpenAI takes 2,048).
             max_characters: Characters of a text that are sent at most.
             max_retries: How often the client repeats a request that was refused for load or failed on the way.
-            timeout: Seconds for one request.
+            timeout: Seconds to connect, and to wait for each piece of an answer; a server that sends a little
+                now and then can take longer in all.
             concurrency: Requests of one call that are under way at once.
 
         Raises:
@@ -146,9 +148,12 @@ class OpenAIEmbedder:
             timeout=timeout,
             concurrency=concurrency,
         )
-        self._api_key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        key = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
+        self._api_key = None if key is None else SecretStr(as_key(key))
         self._client = client
         self._async_client = async_client
+        self._is_stranger = False  # Whether base_url came with a folder, not from the caller.
+        self._has_told_cut = False
         self._in_threads = client is not None and async_client is None
         self._loop_clients: dict[asyncio.AbstractEventLoop, Any] = {}
         self._making = threading.Lock()
@@ -244,7 +249,9 @@ class OpenAIEmbedder:
     ) -> Self:
         """Read what `save_pretrained` wrote.
 
-        A `base_url` that comes with the folder is not sent `OPENAI_API_KEY`: whoever wrote the folder would have it.
+        A `base_url` that comes with the folder is sent nothing of the environment (`OPENAI_API_KEY`,
+        `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`, `OPENAI_CUSTOM_HEADERS`): whoever wrote the folder would have it. It
+        is sent the prompts, which is logged as a warning that names the host.
 
         Args:
             path: Folder.
@@ -262,7 +269,13 @@ class OpenAIEmbedder:
         settings = validated(_Settings, read_config(folder).get("settings"), folder / CONFIG_FILE)
         if settings.base_url is not None and api_key is None:
             api_key = _NO_KEY
-        return cls(**asdict(settings), api_key=api_key, client=client, async_client=async_client)
+        loaded = cls(**asdict(settings), api_key=api_key, client=client, async_client=async_client)
+        if settings.base_url is not None:
+            loaded._is_stranger = True
+            if client is None or async_client is None:
+                host = urlsplit(settings.base_url).netloc
+                logger.warning("the embedder saved in %s sends the prompts it is given to %s", folder, host)
+        return loaded
 
     def _batches(self, wanted: list[str]) -> list[list[str]]:
         if not wanted and self._dimensions is None:
@@ -274,12 +287,7 @@ class OpenAIEmbedder:
         asked = next(plan)
         try:
             while True:
-                try:
-                    answer = self._sync_client().embeddings.create(**self._request(asked))
-                except Exception as error:  # noqa: BLE001 - the package's own, and those of odd answers
-                    asked = plan.send(self._failure(error))
-                else:
-                    asked = plan.send(self._rows(answer, len(asked)))
+                asked = plan.send(self._answer(asked))
         except StopIteration as done:
             rows: NDArray[np.float32] = done.value
             return rows
@@ -289,15 +297,46 @@ class OpenAIEmbedder:
         asked = next(plan)
         try:
             while True:
-                try:
-                    answer = await self._client_of_loop().embeddings.create(**self._request(asked))
-                except Exception as error:  # noqa: BLE001 - as above
-                    asked = plan.send(self._failure(error))
-                else:
-                    asked = plan.send(self._rows(answer, len(asked)))
+                asked = plan.send(await self._aanswer(asked))
         except StopIteration as done:
             rows: NDArray[np.float32] = done.value
             return rows
+
+    def _answer(self, texts: list[str]) -> NDArray[np.float32] | TooLong:
+        try:
+            answer = self._sync_client().embeddings.create(**self._request(texts))
+        except (ConfigurationError, MissingExtraError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the package's own, and those of odd answers
+            failure = self._failure(error)
+        else:
+            return self._rows(answer, len(texts))
+        return self._told(failure, texts)
+
+    async def _aanswer(self, texts: list[str]) -> NDArray[np.float32] | TooLong:
+        try:
+            answer = await self._client_of_loop().embeddings.create(**self._request(texts))
+        except (ConfigurationError, MissingExtraError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = self._failure(error)
+        else:
+            return self._rows(answer, len(texts))
+        return self._told(failure, texts)
+
+    def _told(self, failure: EmbeddingError | TooLong, texts: list[str]) -> TooLong:
+        """Raise a failure, outside of any `except`, which would chain it to the server's own words again."""
+        if isinstance(failure, EmbeddingError):
+            raise failure
+        if len(texts) == 1 and not self._has_told_cut:
+            self._has_told_cut = True
+            logger.warning(
+                "%r finds a text of %d characters too long; such texts are halved until they fit. Set max_characters "
+                "to save the requests; this is said once",
+                self,
+                len(texts[0]),
+            )
+        return failure
 
     def _request(self, texts: list[str]) -> dict[str, Any]:
         shorter = {} if self._settings.dimensions is None else {"dimensions": self._settings.dimensions}
@@ -309,38 +348,31 @@ class OpenAIEmbedder:
         if not isinstance(data, list):
             msg = f"{source} gave a {type(answer).__name__} without data; is base_url that of an OpenAI-like server?"
             raise EmbeddingError(msg)
-        places = [getattr(item, "index", None) for item in data]
-        if sorted(places, key=str) != sorted(range(count), key=str):
-            msg = f"{source} gave {len(data)} rows with {len(set(places))} different places for {count} texts"
+        by_place = {index: item for item in data if type(index := getattr(item, "index", None)) in {int, float}}
+        if len(data) != count or by_place.keys() != set(range(count)):
+            msg = f"{source} gave {len(data)} rows with {len(by_place)} different places for {count} texts"
             raise EmbeddingError(msg)
-        values = [item.embedding for item in sorted(data, key=lambda item: int(item.index))]
+        values = [getattr(by_place[place], "embedding", None) for place in range(count)]
         rows = as_rows(values, count=count, dimensions=self._dimensions, source=source)
         self._dimensions = rows.shape[1]
         return rows
 
-    def _failure(self, error: Exception) -> TooLong:
-        """What a failed request comes to: texts to shorten, or an error without the key in it."""
-        if isinstance(error, ConfigurationError | MissingExtraError):
-            raise error
+    def _failure(self, error: Exception) -> EmbeddingError | TooLong:
+        """What a failed request comes to: texts to shorten, or an error without a secret in it or in its chain."""
         status = getattr(error, "status_code", None)
-        message = str(error)
-        shown = message
-        for key in self._keys():
-            shown = shown.replace(key, "***")
+        secrets = self._secrets()
+        shown = masked(str(error), secrets)
         remedy = _REMEDIES.get(status, "see that the server runs, speaks OpenAI's protocol, and is that of base_url")
         failure = EmbeddingError(f"{self!r} got no rows: {type(error).__name__}: {shown[:500]}; {remedy}")
-        # With the key in it, the server's own words must not stand in the chain either.
-        failure.__cause__ = error if shown == message else None
+        failure.__cause__ = None if tells(error, secrets) else error
         failure.__suppress_context__ = True
-        if status in _LENGTH_STATUSES and _LENGTH_WORDS.search(message):
-            return TooLong(failure)
-        raise failure
+        return TooLong(failure) if means_too_long(status, str(error)) else failure
 
-    def _keys(self) -> list[str]:
-        clients = [self._client, self._async_client, *list(self._loop_clients.values())]
-        keys = [getattr(client, "api_key", None) for client in clients]
-        keys.append(self._api_key.get_secret_value() if self._api_key else None)
-        return [key for key in keys if isinstance(key, str) and len(key) >= _SHORTEST_KEY]
+    def _secrets(self) -> set[str]:
+        with self._making:
+            clients = [self._client, self._async_client, *self._loop_clients.values()]
+        found = set().union(*map(secrets_of, clients))
+        return found if self._api_key is None else found | {self._api_key.get_secret_value()}
 
     def _sync_client(self) -> Any:
         with self._making:
@@ -360,33 +392,20 @@ class OpenAIEmbedder:
                 self._loop_clients[loop] = self._made("AsyncOpenAI")
             return self._loop_clients[loop]
 
-    def _made(self, kind: str) -> Any:
-        try:
-            import openai
-        except ModuleNotFoundError as error:
-            if error.name != "openai":
-                raise
-            msg = f'the embedding model {self.model!r} needs the openai package: pip install "prefroute[openai]"'
-            raise MissingExtraError(msg) from error
-        make = partial(getattr(openai, kind), base_url=self._settings.base_url, timeout=self._settings.timeout)
-        try:
-            return make(
-                api_key=None if self._api_key is None else self._api_key.get_secret_value(),
-                max_retries=self._settings.max_retries,
-            )
-        except openai.OpenAIError as error:
-            msg = (
-                f"no client for {self!r}: no API key; give api_key= or set OPENAI_API_KEY "
-                "(a server of your own that asks for none takes any word)"
-            )
-            raise ConfigurationError(msg) from error
+    def _made(self, kind: Kind) -> Any:
+        return make_client(
+            kind,
+            source=repr(self),
+            api_key=None if self._api_key is None else self._api_key.get_secret_value(),
+            is_apart=self._is_stranger,
+            base_url=self._settings.base_url,
+            timeout=self._settings.timeout,
+            max_retries=self._settings.max_retries,
+        )
 
 
 _NO_KEY = "none"
 """What a server is sent that asks for no key."""
-
-_SHORTEST_KEY = 8
-"""A key of fewer characters guards nothing, and would blot words out of messages."""
 
 _REMEDIES: dict[object, str] = {
     401: "check the key; a base_url that came with a saved router is not sent OPENAI_API_KEY, so give api_key=",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 from importlib import import_module
@@ -37,6 +38,9 @@ _EMBEDDER_CLASSES = {
 _FITTED: dict[str, type[LengthEmbedder | SurfaceEmbedder]] = {"length": LengthEmbedder, "surface": SurfaceEmbedder}
 """Embedders that look at the text alone and are standardised by the training prompts."""
 
+_SHORT = {"static", "minilm", *_FITTED}
+_PREFIXES = ("sentence-transformers:", "openai:")
+
 _KNOWN = "static, minilm, length, surface, sentence-transformers:NAME, openai:MODEL, or a folder with a saved embedder"
 
 
@@ -47,8 +51,9 @@ def as_embedder(embedder: str | Path | Embedder | None = None, *, prompts: Seque
         embedder: None or `"static"` for the one that comes with the package; `"minilm"` for
             all-MiniLM-L6-v2; `"length"` for the length of the prompt and `"surface"` for that and other
             features of its surface; `"sentence-transformers:NAME"` or `"openai:MODEL"` for any model of
-            those; a folder with a saved embedder; several of these names joined by `+` for their vectors
-            side by side; or an embedder, which is returned as it is.
+            those; a folder with a saved embedder (one that is called like a name is given as a `Path` or as
+            `"./static"`); several of these names joined by `+` for their vectors side by side; or an
+            embedder, which is returned as it is.
         prompts: Those to train on: `"length"` and `"surface"` are then standardised by them.
 
     Returns:
@@ -60,10 +65,12 @@ def as_embedder(embedder: str | Path | Embedder | None = None, *, prompts: Seque
     """
     if embedder is None:
         return StaticEmbedder.from_pretrained(BUNDLED)
-    if isinstance(embedder, Path) or (isinstance(embedder, str) and (Path(embedder) / CONFIG_FILE).is_file()):
+    if isinstance(embedder, Path):
         return load_embedder(embedder)
     if isinstance(embedder, str):
-        names = [part.strip() for part in embedder.split("+")]
+        names = _names_in(embedder)
+        if names is None:
+            return load_embedder(embedder)
         # Beside k vectors of length 1 such coordinates must be that much longer to weigh the same.
         longer = math.sqrt(max(1, len([name for name in names if name not in _FITTED])))
         parts = [_by_name(name, longer) for name in names]
@@ -73,6 +80,27 @@ def as_embedder(embedder: str | Path | Embedder | None = None, *, prompts: Seque
         return embedder
     msg = f"an embedder has a method embed(texts), or is named: {_KNOWN}; got {reprlib.repr(embedder)}"
     raise ConfigurationError(msg)
+
+
+def _names_in(text: str) -> list[str] | None:
+    """The names that are joined in a text; None where it is a folder.
+
+    Known names come first, so that no folder that happens to lie in the working directory takes their place.
+    """
+    names = [part.strip() for part in text.split("+")]
+    if all(name in _SHORT or name.startswith(_PREFIXES) for name in names):
+        return names
+    kind, _, model = text.partition(":")
+    if f"{kind}:" in _PREFIXES and _is_folder(model):
+        return [text]
+    return None if _is_folder(text) else names
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):  # longer than a path can be, say
+        return False
 
 
 def _by_name(name: str, longer: float) -> Embedder:
@@ -130,6 +158,7 @@ def load_embedder(path: str | Path) -> Embedder:
         PersistenceError: The folder holds no readable embedder, or one that was not saved with the router.
     """
     folder = Path(path)
+    _refuse_model(folder)
     config = read_config(folder)
     kind = config.get("embedder_type")
     if kind == EXTERNAL:
@@ -150,6 +179,20 @@ def load_embedder(path: str | Path) -> Embedder:
         msg = f"{folder / CONFIG_FILE}: {error}"
         raise PersistenceError(msg) from error
     return found
+
+
+def _refuse_model(folder: Path) -> None:
+    """Say how to give a folder that holds a model of Hugging Face's, which has a `config.json` too."""
+    try:
+        is_model = (folder / "modules.json").is_file()
+        if not is_model and (folder / CONFIG_FILE).is_file():
+            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            is_model = isinstance(config, dict) and "format" not in config and "model_type" in config
+    except (OSError, ValueError, RecursionError):
+        return  # Reading it as ours says what is wrong.
+    if is_model:
+        msg = f"{folder} holds a model, not a saved embedder; give it as sentence-transformers:{folder}"
+        raise PersistenceError(msg)
 
 
 def _class_of(kind: str) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from prefroute.embedding._model_files import MODULES_FILE, refuse_code
 from prefroute.embedding._rows import MAX_CHARACTERS, PROBE, as_rows, as_size
 from prefroute.errors import ConfigurationError, MissingExtraError
 from prefroute.inputs import as_prompts
@@ -68,8 +69,9 @@ class _Settings:
 class SentenceTransformerEmbedder:
     """A sentence-transformers model: rows of length 1, one a text.
 
-    The model is loaded at the first use, once, without remote code; threads may share it. Texts beyond the
-    model's own limit of tokens are cut there. Needs the extra `sentence-transformers`.
+    The model is loaded at the first use, once; threads may share it. Code that comes with a model is never run:
+    one that names classes other than those of sentence-transformers is refused, be it in a folder or on the hub.
+    Texts beyond the model's own limit of tokens are cut there. Needs the extra `sentence-transformers`.
     """
 
     embedder_type: ClassVar[str] = "sentence-transformers"
@@ -150,7 +152,7 @@ class SentenceTransformerEmbedder:
         Raises:
             PromptTypeError: Something is not a str.
             MissingExtraError: sentence-transformers is not installed.
-            ConfigurationError: The model cannot be loaded; says what was tried.
+            ConfigurationError: The model cannot be loaded, or names code to be run; says what was tried.
             EmbeddingError: The model gave rows that are not finite.
         """
         cut = [text[: self._settings.max_characters] for text in as_prompts(texts)]
@@ -237,16 +239,25 @@ def _load(settings: _Settings, device: str | None) -> Any:
         revision=settings.revision,
         trust_remote_code=False,
     )
+
+    def checked(*, local_files_only: bool) -> Any:
+        _refuse_code(settings, name, is_folder=is_folder, local_files_only=local_files_only)
+        return make(local_files_only=local_files_only)
+
     try:
         with _quiet():
             try:
                 # What this machine has needs no network, and is what a router was trained with.
-                model = make(local_files_only=True)
+                model = checked(local_files_only=True)
+            except ConfigurationError:
+                raise
             except Exception:  # whatever the library raises for a model that is not there
                 if is_folder:
                     raise
-                model = make()
+                model = checked(local_files_only=False)
         return model.to(getattr(torch, settings.dtype)).eval()
+    except ConfigurationError:
+        raise
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(".")
         msg = (
@@ -254,6 +265,20 @@ def _load(settings: _Settings, device: str | None) -> Any:
             f"{'' if device is None else f' onto {device!r}'}: {type(error).__name__}: {reason}. {_REMEDY}"
         )
         raise ConfigurationError(msg) from error
+
+
+def _refuse_code(settings: _Settings, name: str, *, is_folder: bool, local_files_only: bool) -> None:
+    """Look at what the model names as its classes before the library imports any of them."""
+    from sentence_transformers.util import load_file_path
+
+    found = load_file_path(
+        name if is_folder or "/" in name else f"sentence-transformers/{name}",
+        MODULES_FILE,
+        revision=settings.revision,
+        local_files_only=local_files_only,
+    )
+    if found is not None:
+        refuse_code(Path(found), source=repr(name))
 
 
 _REMEDY = (

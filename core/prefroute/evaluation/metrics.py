@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_ROUNDING = 1e-12
+
+
 class RecoveryCurve(NamedTuple):
     """Quality against cost, one point for each distinct score.
 
@@ -56,7 +59,8 @@ def recovery_curve(
     ends = np.append(ranked[1:] != ranked[:-1], True)
     share = np.append(0.0, np.cumsum(weight)[ends])
     recovered = np.append(0.0, np.cumsum(weight * gains[order])[ends])
-    if recovered[-1] <= 0:
+    # A gap that is only what rounding leaves of gains that cancel is none.
+    if recovered[-1] <= _ROUNDING * np.sum(weight * np.abs(gains[order])):
         return RecoveryCurve(share / share[-1], np.full(len(share), np.nan))
     return RecoveryCurve(share / share[-1], recovered / recovered[-1])
 

@@ -14,7 +14,6 @@ from prefroute.embedding import as_embedder
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_prompts
 from prefroute.router import Router
-from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,9 +116,10 @@ def embedded(embedder: Embedder, texts: Sequence[str], *, progress: bool = False
     for start in shown(range(0, len(texts), _TEXTS), "Embedding", progress=progress):
         block = list(texts[start : start + _TEXTS])
         found = embedder.embed(block)
-        if len(found) != len(block):
+        rows = len(found) if hasattr(found, "__len__") else 0
+        if rows != len(block):
             name = type(embedder).__name__
-            msg = f"{name}.embed must give one row a text: {len(block)} texts, {len(found)} rows"
+            msg = f"{name}.embed must give one row a text: {len(block)} texts, {rows} rows"
             raise ConfigurationError(msg)
         yield found
 
@@ -132,11 +132,3 @@ def shown(steps: Sequence[T], description: str, *, progress: bool) -> Iterable[T
     from rich.progress import track
 
     return track(steps, description, console=Console(stderr=True))
-
-
-def as_pair(pair: object) -> ModelPair:
-    """Check that this is a pair of models."""
-    if not isinstance(pair, ModelPair):
-        msg = f"pair must be a ModelPair(strong=..., weak=...), got {type(pair).__name__}: {pair!r}"
-        raise ConfigurationError(msg)
-    return pair

@@ -2,11 +2,12 @@
 
 numpy has neither: it must unpack the rows to float32 first, which takes longer than the product. torch is imported
 at the first query, and only by routers with such an index. Its plain loops, on a CPU without the instructions,
-would take seconds, so they are never used.
+would take seconds, so they are never used; and neither is torch in a forked process.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,35 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEVELS = 127
+LEVELS = 127
 """Steps of int8 on either side of 0."""
 
 
-@cache
+_is_child = False
+"""Whether this process was forked: torch's pool of threads is not in the child, and waiting for it never ends."""
+
+
+def _after_fork() -> None:
+    global _is_child  # noqa: PLW0603 - what a fork leaves behind is a fact of the process
+    _is_child = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def has_bfloat16() -> bool:
     """Whether rows of bfloat16 can be multiplied as they are."""
+    return not _is_child and _cpu_has_bfloat16()
+
+
+def has_int8() -> bool:
+    """Whether rows of int8 can be multiplied as they are, with sums in int32."""
+    return not _is_child and _cpu_has_int8()
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
     torch = _torch()
     try:
         return torch is not None and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no other way
@@ -30,8 +53,7 @@ def has_bfloat16() -> bool:
 
 
 @cache
-def has_int8() -> bool:
-    """Whether rows of int8 can be multiplied as they are, with sums in int32."""
+def _cpu_has_int8() -> bool:
     torch = _torch()
     try:
         if torch is None or not torch.cpu._is_vnni_supported():  # noqa: SLF001 - there is no other way to ask
@@ -72,7 +94,7 @@ def int8_product(
         Shape (p, b).
     """
     torch = _torch()
-    steps = np.abs(queries).max(axis=1, initial=0.0) / _LEVELS  # (b,)
+    steps = np.abs(queries).max(axis=1, initial=0.0) / LEVELS  # (b,)
     rounded = np.rint(np.divide(queries, steps[:, None], out=np.zeros_like(queries), where=steps[:, None] > 0))
     sums = torch._int_mm(torch.from_numpy(rows), torch.from_numpy(rounded.astype(np.int8)).T).numpy()  # noqa: SLF001
     found: NDArray[np.float32] = np.multiply(sums, scales[:, None], dtype=np.float32)

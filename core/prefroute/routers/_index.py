@@ -41,9 +41,6 @@ _RESULTS, _SHARE = 2**22, 24
 _NO_DIRECTION = 1e-6
 """What differs from the mean by less has no direction but that of rounding."""
 
-_LEVELS = 127
-"""Steps of int8 on either side of 0."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimilarityIndex:
@@ -124,7 +121,7 @@ class SimilarityIndex:
         """
         if self.rows.dtype == np.uint16 and _fast_products.has_bfloat16():
             return _fast_products.bfloat16_product(self.rows, queries)
-        if self.scales is not None and _fast_products.has_int8():
+        if self.scales is not None and self.dimensions > 1 and _fast_products.has_int8():
             return _fast_products.int8_product(self.rows, self.scales, queries)
         stored = self.rows.dtype == np.float32
         if stored and len(queries) == 1:
@@ -229,7 +226,7 @@ class SimilarityIndex:
             return cls(
                 rows=np.ascontiguousarray(rows), mean=tensors.get("index_mean"), scales=tensors.get("index_scales")
             )
-        except (OSError, ValueError, EOFError, OverflowError, SyntaxError, MemoryError) as error:
+        except Exception as error:  # A damaged header raises whatever numpy's parser of it does.
             msg = f"{path} cannot be read: {error}; save the router again or fetch the folder anew"
             raise PersistenceError(msg) from error
 
@@ -361,7 +358,7 @@ def _pack(units: NDArray[np.float32], dtype: IndexDtype) -> tuple[NDArray[Any], 
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), np.ones(len(units), dtype=np.float32)
     if dtype == "int8":
         steps = units.copy()
-        _divide_rows(steps, np.abs(units).max(axis=1) / _LEVELS)
+        _divide_rows(steps, np.abs(units).max(axis=1) / _fast_products.LEVELS)
         np.rint(steps, out=steps)
         norms = _norms(steps)
         inverse: NDArray[np.float32] = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)

@@ -23,6 +23,11 @@ _INLINE_TEXTS, _INLINE_CHARACTERS = 8, 512
 DEFAULT_EMBEDDER = "static+length"
 """The bundled one beside the length of the prompt. The other features of the surface added nothing here."""
 
+_ROUNDING = 1e-6
+
+_ROWS = 4096
+"""Rows made float64 at a time."""
+
 _LEAST_SPREAD = 1e-2
 """Coordinates that hardly vary are not blown up further than to a hundredth of the usual spread."""
 
@@ -58,13 +63,23 @@ class LinearRouter(EmbeddingRouter):
         Raises:
             ConfigurationError: The embeddings are not of d dimensions.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != len(self._direction):  # noqa: PLR2004 - a matrix
+        try:
+            rows = np.asarray(embeddings)
+            fits = rows.ndim == 2 and rows.shape[1] == len(self._direction) and rows.dtype.kind in "fiu"  # noqa: PLR2004
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            found = getattr(embeddings, "shape", None) or type(embeddings).__name__
             msg = (
-                f"embeddings must be n x {len(self._direction)}, got {embeddings.shape}; "
+                f"embeddings must be n x {len(self._direction)} numbers, got {found}; "
                 "give the router the embedder that it was trained with"
             )
             raise ConfigurationError(msg)
-        logits: NDArray[np.float64] = embeddings @ self._direction + self._offset  # (n,)
+        with np.errstate(invalid="ignore"):
+            logits: NDArray[np.float64] = rows.astype(np.float64) @ self._direction + self._offset  # (n,)
+        if not np.isfinite(logits).all():
+            msg = f"embeddings must be finite; row {int(np.argmin(np.isfinite(logits)))} is not"
+            raise ConfigurationError(msg)
         return sigmoid(logits)
 
     def _is_quick(self, texts: list[str]) -> bool:
@@ -98,14 +113,17 @@ class Standardisation(NamedTuple):
             The scale.
         """
         centre = embeddings.mean(axis=0, dtype=np.float64)
-        spread = np.sqrt(np.maximum(np.mean(np.square(embeddings), axis=0, dtype=np.float64) - centre**2, 0.0))
-        scale = np.ones_like(spread)
+        spread = np.sqrt(sum(_squares(embeddings[i : i + _ROWS], centre) for i in range(0, len(embeddings), _ROWS)))
+        spread /= np.sqrt(len(embeddings))
+        # What rounding leaves of a constant coordinate is no spread; such a one gets no weight at all.
+        spread[spread <= _ROUNDING * np.abs(centre)] = 0.0
+        scale = np.full_like(spread, np.inf)
         start = 0
         for width in widths:
             part = slice(start, start + width)
             usual = float(np.sqrt(np.mean(spread[part] ** 2)))
             if usual > 0:
-                scale[part] = np.maximum(spread[part] / usual, _LEAST_SPREAD)
+                scale[part] = np.where(spread[part] > 0, np.maximum(spread[part] / usual, _LEAST_SPREAD), np.inf)
             start += width
         return cls(centre, scale * (float(np.sqrt(np.sum((spread / scale) ** 2))) or 1.0))
 
@@ -126,6 +144,11 @@ class Standardisation(NamedTuple):
         """Weights (m, d) and biases (m,) for raw embeddings, from those for standardised ones."""
         raw = weights / self.scale
         return raw, biases - raw @ self.centre
+
+
+def _squares(rows: NDArray[np.float32], centre: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.sum((rows - centre) ** 2, axis=0)
+    return found
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -50,7 +50,14 @@ def win_probabilities(strengths: NDArray[np.float64], strong: int, weak: int) ->
 
 
 def left_out_strengths(
-    index: SimilarityIndex, sums: TierSums, *, base: float, ridge: float, seed: int, progress: bool = False
+    index: SimilarityIndex,
+    sums: TierSums,
+    *,
+    base: float,
+    ridge: float,
+    groups: NDArray[np.int64],
+    seed: int,
+    progress: bool = False,
 ) -> NDArray[np.float64]:
     """Strengths of the tiers as seen from training prompts whose own battles are kept out.
 
@@ -59,18 +66,19 @@ def left_out_strengths(
         sums: Its battles.
         base: As in `TierSums.strengths`.
         ridge: As in `TierSums.strengths`.
+        groups: Number of each row's prompt; its other spellings are kept out too, shape (p,).
         seed: Draws up to 1,000 prompts.
         progress: Show a bar on stderr.
 
     Returns:
         Shape (k, num_tiers), for any pair of tiers to be scored from.
     """
-    count = min(_SAMPLED, len(index), max(_FEWEST_SAMPLED, _COSINES // len(index)))
+    count = min(len(index), _affordable(_SAMPLED, len(index)))
     own = np.sort(np.random.default_rng(seed).choice(len(index), count, replace=False))
     found = np.empty((count, sums.num_tiers))
     for batch in shown(list(index.batches(count)), "Finding the threshold", progress=progress):
         rows = own[batch]
-        own_entries = (rows, np.arange(len(rows)))
+        own_entries = groups[:, None] == groups[rows]
         # Without a name for the cosines, so that two batches of them are never held at once.
         found[batch] = sums.strengths(index.cosines(index.unpacked(rows)), base=base, ridge=ridge, hidden=own_entries)
     return found
@@ -108,6 +116,26 @@ class CentredView:
         return found
 
 
+class Choice(NamedTuple):
+    """The candidate chosen, and how it did.
+
+    Attributes:
+        best: The candidate.
+        losses: Cross-validated log loss of every candidate.
+        rows: Rows of the j prompts that they were judged on, shape (j,).
+        scores: Logit of P(strong wins) by the best candidate without the fold of the prompt, less the logit that
+            all battles outside that fold give when they weigh the same, shape (j,). Without the latter, which is
+            higher where the prompts held out were worse for the strong model, folds can be compared.
+        outcomes: P(strong wins) as observed, shape (j,).
+    """
+
+    best: Candidate
+    losses: dict[Candidate, float]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
+
+
 def choose(
     candidates: Sequence[Candidate],
     index: SimilarityIndex,
@@ -115,9 +143,10 @@ def choose(
     *,
     tiers: tuple[int, int],
     ridge: float,
+    groups: NDArray[np.int64],
     seed: int,
     progress: bool = False,
-) -> tuple[Candidate, dict[Candidate, float]]:
+) -> Choice | None:
     """Find the candidate whose P is nearest to the outcomes of prompts that are kept out.
 
     The prompts are cut into 5 folds. Those with a battle between the two tiers, up to 2,000, are scored from
@@ -127,31 +156,34 @@ def choose(
 
     Args:
         candidates: At least one.
-        index: In float32, not centred.
+        index: In float32 and not centred, where a candidate is.
         sums: Its battles.
         tiers: The strong and the weak tier.
         ridge: As in `TierSums.strengths`.
+        groups: Number of each row's prompt, the same for its spellings, which stay in one fold, shape (p,).
         seed: Draws the folds.
         progress: Show a bar on stderr.
 
     Returns:
-        The best candidate (the first of equals), and the log loss of each.
+        The best candidate (the first of equals); None where there is but one, and too few prompts to judge it.
 
     Raises:
-        ConfigurationError: There are too few battles to judge by.
+        ConfigurationError: There are too few battles to choose by.
     """
-    judged, gains = sums.labels(*tiers)
+    judged, outcomes, weights = sums.labels(*tiers)
     random = np.random.default_rng(seed)
-    kept = np.sort(random.permutation(len(judged))[:_JUDGED])
-    judged, outcomes = judged[kept], 0.5 + 0.5 * gains[kept]
-    if len(judged) < _FOLDS:
+    kept = np.sort(random.permutation(len(judged))[: _affordable(_JUDGED, len(index))])
+    judged, outcomes, weights = judged[kept], outcomes[kept], weights[kept]
+    if len(np.unique(groups[judged])) < _FOLDS:
+        if len(candidates) == 1:
+            return None
         msg = (
             f"the data have {len(judged)} prompts with battles between the two tiers, too few to choose by; "
             "give one base and centred=True or False instead of leaving the choice open"
         )
         raise ConfigurationError(msg)
-    folds = np.random.default_rng(seed).permutation(len(index)) % _FOLDS
-    results: dict[Candidate, float] = {}
+    folds = (np.random.default_rng(seed).permutation(int(groups.max()) + 1) % _FOLDS)[groups]
+    found: dict[Candidate, NDArray[np.float64]] = {}
     for centred in sorted({candidate.centred for candidate in candidates}):
         view = CentredView(index) if centred else index
         group = [candidate for candidate in candidates if candidate.centred == centred]
@@ -159,15 +191,27 @@ def choose(
         scores = _held_out_scores(
             view, sums, judged=judged, folds=folds, bases=bases, tiers=tiers, ridge=ridge, progress=progress
         )
-        results |= dict(zip(group, _log_losses(scores, outcomes).tolist(), strict=True))
-    return min(candidates, key=results.__getitem__), results
+        found |= dict(zip(group, scores, strict=True))
+    losses = {candidate: _log_loss(scores, outcomes, weights) for candidate, scores in found.items()}
+    best = min(candidates, key=losses.__getitem__)
+    strong, weak = tiers
+    without = [sums.overall(len(index), ridge=ridge, hidden=folds == fold) for fold in range(_FOLDS)]
+    levels = np.array([strengths[strong] - strengths[weak] for strengths in without])
+    chances = np.clip(found[best], _LEAST_CHANCE, 1.0 - _LEAST_CHANCE)
+    scores = np.log(chances) - np.log1p(-chances) - levels[folds[judged]]
+    return Choice(best, losses, judged, scores, outcomes)
 
 
-def _log_losses(scores: NDArray[np.float64], outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean log loss of each row of scores, shape (k, n), against outcomes in [0, 1]; shape (k,)."""
+def _affordable(count: int, size: int) -> int:
+    """At most `count` queries of an index of this size, fewer where they would take too many cosines."""
+    return min(count, max(_FEWEST_SAMPLED, _COSINES // size))
+
+
+def _log_loss(scores: NDArray[np.float64], outcomes: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Weighted mean log loss of scores against outcomes in [0, 1], all of shape (n,)."""
     chances = np.clip(scores, _LEAST_CHANCE, 1.0 - _LEAST_CHANCE)
-    losses: NDArray[np.float64] = -(outcomes * np.log(chances) + (1.0 - outcomes) * np.log(1.0 - chances)).mean(axis=1)
-    return losses
+    losses = outcomes * np.log(chances) + (1.0 - outcomes) * np.log1p(-chances)
+    return -float(np.average(losses, weights=weights))
 
 
 def _held_out_scores(

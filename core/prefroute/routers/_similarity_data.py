@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prefroute.data import prompt_key
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.routers._embedding import embedded
 from prefroute.routers._index import SimilarityIndex, build_index
@@ -16,7 +17,7 @@ from prefroute.routers._placement import Placement
 from prefroute.routers._tier_sums import RowBattles, TierSums
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from prefroute.embedding import Embedder
 
 _COLUMNS = {"rows": "i4", "model_a": "i4", "model_b": "i4", "outcomes": "f4", "weights": "f4"}
-_TENSORS = {**_COLUMNS, "prompt_ids": "u8", "ratings": "f8", "tiers": "i4", "held_out": "f8"}
+_TENSORS = {**_COLUMNS, "prompt_ids": "u8", "group_ids": "u8", "ratings": "f8", "tiers": "i4", "held_out": "f8"}
 """Dtypes of what is saved beside the index."""
 
 
@@ -37,7 +38,10 @@ class SimilarityData:
         index: Embeddings of p prompts.
         battles: Battles over the rows of the index.
         prompt_ids: A hash of each prompt, by which one that comes again is known, shape (p,), uint64.
+        group_ids: The same of its spelling without case and spacing, shape (p,), uint64.
         placement: The models and their tiers.
+        weight_unit: What battles' weights are divided by, their mean when the router was fitted, so that only their
+            proportions count beside the ridge.
         held_out: Strengths of the tiers as seen from prompts whose own battles were kept out, from which
             thresholds are taken, shape (k, num_tiers).
 
@@ -48,29 +52,26 @@ class SimilarityData:
     index: SimilarityIndex
     battles: RowBattles
     prompt_ids: NDArray[np.uint64]
+    group_ids: NDArray[np.uint64]
     placement: Placement
+    weight_unit: float = 1.0
     held_out: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or point anywhere, at every query."""
-        columns = vars(self.battles)
-        count, models, wrong = len(self.battles), len(self.placement.models), []
-        if any(column.shape != (count,) for column in columns.values()):
-            wrong.append(f"columns of battles of shapes {[column.shape for column in columns.values()]}")
-        elif count and not _within(self.battles.rows, len(self.index)):
-            wrong.append(f"battles over prompts outside the index of {len(self.index)}")
-        elif count and not (_within(self.battles.model_a, models) and _within(self.battles.model_b, models)):
-            wrong.append(f"battles of models outside the {models} known")
-        elif not ((self.battles.outcomes >= 0) & (self.battles.outcomes <= 1)).all():
-            wrong.append("outcomes outside [0, 1]")
-        elif not ((self.battles.weights > 0) & np.isfinite(self.battles.weights)).all():
-            wrong.append("weights that are not finite and above 0")
-        if self.prompt_ids.shape != (len(self.index),):
-            wrong.append(f"{self.prompt_ids.shape} prompt ids for an index of {len(self.index)}")
-        if self.held_out.size and (
-            self.held_out.shape[1:] != (self.placement.num_tiers,) or not np.isfinite(self.held_out).all()
-        ):
-            wrong.append(f"held-out strengths of shape {self.held_out.shape} for {self.placement.num_tiers} tiers")
+        wrong = [
+            *_faults_of(self.battles, len(self.index), len(self.placement.models)),
+            *(
+                f"{name} of shape {getattr(self, name).shape} for an index of {len(self.index)}"
+                for name in ("prompt_ids", "group_ids")
+                if getattr(self, name).shape != (len(self.index),)
+            ),
+        ]
+        held_out = self.held_out
+        if held_out.size and (held_out.shape[1:] != (self.placement.num_tiers,) or not np.isfinite(held_out).all()):
+            wrong.append(f"held-out strengths of shape {held_out.shape} for {self.placement.num_tiers} tiers")
+        if not (np.isfinite(self.weight_unit) and self.weight_unit > 0):
+            wrong.append(f"a unit of weight of {self.weight_unit}")
         if wrong:
             msg = f"the parts of a similarity-weighted router do not fit: {'; '.join(wrong)}"
             raise ConfigurationError(msg)
@@ -79,6 +80,18 @@ class SimilarityData:
     def sums(self) -> TierSums:
         """The battles by pair of tiers."""
         return TierSums.of(self.battles, self.placement.tiers, self.placement.num_tiers)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """A number of each row's prompt, the same for its spellings, shape (p,)."""
+        numbers: NDArray[np.int64] = np.unique(self.group_ids, return_inverse=True)[1]
+        return numbers
+
+    def with_held_out(self, strengths: NDArray[np.float64]) -> SimilarityData:
+        """The same with other held-out strengths."""
+        found = replace(self, held_out=strengths)
+        vars(found)["sums"] = self.sums  # So that the next query need not make them again.
+        return found
 
     @property
     def waiting(self) -> int:
@@ -103,7 +116,8 @@ class SimilarityData:
         new = np.flatnonzero(rows < 0)
         placement = self.placement.extended(battles.models)
         rows[new] = len(self.index) + np.arange(len(new))
-        joined = self.battles.extended(RowBattles.of(battles, rows, placement.positions(battles.models)))
+        scaled = battles.with_columns(weights=battles.weights / self.weight_unit)
+        joined = self.battles.extended(RowBattles.of(scaled, rows, placement.positions(battles.models)))
         if not len(new):
             return replace(self, battles=joined, placement=placement), 0
         blocks = embedded(embedder, [battles.prompts[i] for i in new], progress=progress)
@@ -113,7 +127,9 @@ class SimilarityData:
             index=self.index.rearranged(order, more),
             battles=joined.moved(order),
             prompt_ids=np.concatenate([self.prompt_ids, ids[new]])[order],
+            group_ids=np.concatenate([self.group_ids, group_ids([battles.prompts[i] for i in new])])[order],
             placement=placement,
+            weight_unit=self.weight_unit,
             held_out=self.held_out,
         )
         return data, len(new)
@@ -122,7 +138,7 @@ class SimilarityData:
         """Rate the models and cut the tiers anew; models without battles keep their rating."""
         placement = Placement.fit(self.placement.models, self.battles, num_tiers)
         for name, rating in zip(self.placement.models, self.placement.ratings, strict=True):
-            if np.isnan(placement.ratings[placement.positions((name,))[0]]):
+            if np.isnan(placement.ratings[placement.positions((name,))[0]]) and not np.isnan(rating):
                 placement = placement.placed(name, rating=float(rating))
         order = TierSums.of(self.battles, placement.tiers, placement.num_tiers).order(len(self.index))
         if np.array_equal(order, np.arange(len(order))):
@@ -131,18 +147,31 @@ class SimilarityData:
             index=self.index.rearranged(order),
             battles=self.battles.moved(order),
             prompt_ids=self.prompt_ids[order],
+            group_ids=self.group_ids[order],
             placement=placement,
+            weight_unit=self.weight_unit,
         )
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Everything but the rows of the index and the names."""
         columns = {name: vars(self.battles)[name] for name in _COLUMNS}
-        rest = {"prompt_ids": self.prompt_ids, "ratings": self.placement.ratings, "tiers": self.placement.tiers}
+        rest = {
+            "prompt_ids": self.prompt_ids,
+            "group_ids": self.group_ids,
+            "ratings": self.placement.ratings,
+            "tiers": self.placement.tiers,
+        }
         return columns | rest | {"held_out": self.held_out} | self.index.tensors
 
     @classmethod
     def load(
-        cls, folder: Path, tensors: dict[str, NDArray[Any]], models: Sequence[str], num_tiers: int
+        cls,
+        folder: Path,
+        tensors: dict[str, NDArray[Any]],
+        *,
+        models: Sequence[str],
+        num_tiers: int,
+        weight_unit: float,
     ) -> SimilarityData:
         """Put together what was saved.
 
@@ -160,9 +189,11 @@ class SimilarityData:
                 index=SimilarityIndex.load(folder, tensors),
                 battles=RowBattles(**{name: tensors[name] for name in _COLUMNS}),
                 prompt_ids=tensors["prompt_ids"],
+                group_ids=tensors["group_ids"],
                 placement=Placement(
                     models=tuple(models), ratings=tensors["ratings"], tiers=tensors["tiers"], num_tiers=num_tiers
                 ),
+                weight_unit=weight_unit,
                 held_out=tensors["held_out"],
             )
         except ConfigurationError as error:
@@ -170,10 +201,30 @@ class SimilarityData:
             raise PersistenceError(msg) from error
 
 
+def _faults_of(battles: RowBattles, rows: int, models: int) -> Iterator[str]:
+    """What is wrong with battles over an index of so many rows between so many models; at most one thing."""
+    columns, count = vars(battles), len(battles)
+    if any(column.shape != (count,) for column in columns.values()):
+        yield f"columns of battles of shapes {[column.shape for column in columns.values()]}"
+    elif count and not _within(battles.rows, rows):
+        yield f"battles over prompts outside the index of {rows}"
+    elif count and not (_within(battles.model_a, models) and _within(battles.model_b, models)):
+        yield f"battles of models outside the {models} known"
+    elif not ((battles.outcomes >= 0) & (battles.outcomes <= 1)).all():
+        yield "outcomes outside [0, 1]"
+    elif not ((battles.weights > 0) & np.isfinite(battles.weights)).all():
+        yield "weights that are not finite and above 0"
+
+
 def prompt_ids(prompts: Sequence[str]) -> NDArray[np.uint64]:
     """A hash of each prompt: the texts themselves, which may be private, are not kept."""
     digests = (hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in prompts)
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def group_ids(prompts: Sequence[str]) -> NDArray[np.uint64]:
+    """A hash of each prompt that is the same for spellings that differ in case and spacing alone."""
+    return prompt_ids([prompt_key(prompt) for prompt in prompts])
 
 
 def _rows_of(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -130,20 +130,37 @@ class TierSums:
         np.minimum.at(first, np.arange(len(entry_pair)) if self.rows is None else self.rows, entry_pair)
         return np.argsort(first, kind="stable")
 
-    def labels(self, strong: int, weak: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def labels(self, strong: int, weak: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """What the prompts' battles between two tiers say.
 
         Returns:
-            Rows of the prompts that have such a battle, shape (k,), and by how much the first tier won on
-            each, from -1 to 1, shape (k,).
+            Rows of the k prompts that have such a battle, the observed probability that the first tier wins on
+            each, and the weight of its battles; each of shape (k,).
         """
         which = np.flatnonzero((self.pairs == sorted((strong, weak))).all(axis=1))
         if not len(which):
-            return np.empty(0, dtype=np.int64), np.empty(0)
+            return np.empty(0, dtype=np.int64), np.empty(0), np.empty(0)
         entries = slice(*self.starts[which[0] : which[0] + 2])
         better, worse = self.won[:, entries].astype(np.float64)
         rows = np.arange(entries.start, entries.stop) if self.rows is None else self.rows[entries]
-        return rows, (better - worse) / (better + worse) * (1.0 if strong < weak else -1.0)
+        return rows, (better if strong < weak else worse) / (better + worse), better + worse
+
+    def overall(self, count: int, *, ridge: float, hidden: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Strengths when all battles weigh the same.
+
+        Args:
+            count: Rows of the index.
+            ridge: See `fit_bradley_terry`.
+            hidden: Rows to leave out, shape (count,).
+
+        Returns:
+            Shape (num_tiers,).
+        """
+        everything = np.ones((count, 1), dtype=np.float32)
+        if hidden is not None:
+            everything[hidden] = 0.0
+        found: NDArray[np.float64] = fit_bradley_terry(self._wins(everything), ridge=ridge)[0]
+        return found
 
     def strengths(
         self,
@@ -205,9 +222,7 @@ class TierSums:
     def _overall(self) -> NDArray[np.float64]:
         """Strengths when all battles weigh the same: close to those of any query, so a good start."""
         count = self.won.shape[1] if self.rows is None else int(self.rows.max(initial=0)) + 1
-        everything = np.ones((count, 1), dtype=np.float32)
-        overall: NDArray[np.float64] = fit_bradley_terry(self._wins(everything), ridge=1.0)[0]
-        return overall
+        return self.overall(count, ridge=1.0)
 
 
 def _inverse(order: NDArray[np.integer]) -> NDArray[np.int32]:

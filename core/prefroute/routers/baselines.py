@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from prefroute.errors import ConfigurationError, ConvergenceError, PersistenceError
-from prefroute.inputs import as_prompts, finite_or_none
+from prefroute.inputs import as_pair, as_prompts, finite_or_none
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
 from prefroute.router import Router
-from prefroute.types import ModelPair
+from prefroute.types import ModelPair  # noqa: TC001 - read from the annotation when settings are checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,9 @@ class _LengthSettings:
     slope: float
     intercept: float
     pair: ModelPair | None
+
+
+_LEAST_DEVIATION = 1e-9
 
 
 class RandomRouter(Router):
@@ -131,7 +134,7 @@ class PromptLengthRouter(Router):
         """
         self.slope = _finite("slope", slope)
         self.intercept = _finite("intercept", intercept)
-        self.pair = None if pair is None else _as_pair(pair)
+        self.pair = None if pair is None else as_pair(pair)
         self.threshold = threshold
 
     @property
@@ -156,7 +159,7 @@ class PromptLengthRouter(Router):
             ConfigurationError: The pair is none.
             ConvergenceError: The optimum was not reached.
         """
-        labels = battles.for_pair(_as_pair(pair))
+        labels = battles.for_pair(as_pair(pair))
         lengths = _each(labels.prompts, _log_length)
         slope, intercept = fit_logistic_line(lengths, labels.outcomes, labels.weights)
         router = cls(slope=slope, intercept=intercept, pair=pair)
@@ -207,7 +210,9 @@ def fit_logistic_line(
     weights = weights / weights.max()  # First, so that no sum of them can overflow.
     weights = weights / weights.mean()
     mean = float(np.average(x, weights=weights))
-    deviation = math.sqrt(float(np.average((x - mean) ** 2, weights=weights))) or 1.0
+    deviation = math.sqrt(float(np.average((x - mean) ** 2, weights=weights)))
+    # Of equal lengths rounding leaves a deviation of about 1e-16, which would blow up any other length.
+    deviation = deviation if deviation > _LEAST_DEVIATION else 1.0
     standard = np.concatenate([(x - mean) / deviation, [-1.0, 1.0]])
     design = np.stack([standard, np.ones_like(standard)], axis=1)  # (n + 2, 2)
     slope, intercept = _newton(
@@ -274,10 +279,3 @@ def _finite(name: str, value: object) -> float:
         msg = f"{name} must be one finite number, got {type(value).__name__}: {value!r}"
         raise ConfigurationError(msg)
     return number
-
-
-def _as_pair(pair: object) -> ModelPair:
-    if not isinstance(pair, ModelPair):
-        msg = f"pair must be a ModelPair(strong=..., weak=...), got {type(pair).__name__}: {pair!r}"
-        raise ConfigurationError(msg)
-    return pair

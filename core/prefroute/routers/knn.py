@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from prefroute.data import prompt_groups
 from prefroute.embedding import save_embedder
-from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.errors import ConfigurationError, DataError, PersistenceError
+from prefroute.evaluation import validate
+from prefroute.inputs import as_pair, as_seed
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, SavedRouter, validated
-from prefroute.routers._embedding import EmbeddingRouter, as_pair, embedded, shown, training_embedder
+from prefroute.routers._embedding import EmbeddingRouter, embedded, shown, training_embedder
 from prefroute.routers._index import DEFAULT_EMBEDDER, IndexDtype, SimilarityIndex, build_index, check_embedder
 from prefroute.routers._turns import Turn
 from prefroute.types import ModelPair  # noqa: TC001 - read from the annotation when settings are checked
@@ -29,6 +32,7 @@ _DEFAULT_KS = (10, 30, 100, 300)
 """From hardly smoothed to nearly the mean; which is best depends on how many prompts there are."""
 
 _FOLDS = 5
+_FEWEST_PROMPTS = 2
 _JUDGED = 2000
 """Prompts that k is judged on, at most."""
 
@@ -137,11 +141,15 @@ class KNNRouter(EmbeddingRouter):
             The router. Its threshold is the median of the scores of training prompts kept out in turn.
 
         Raises:
-            DataError: The two models never met.
+            DataError: The two models met on fewer than two prompts.
             ConfigurationError: An argument cannot be used.
         """
         labels = battles.for_pair(as_pair(pair))
         count = len(labels.prompts)
+        as_seed(seed)
+        if prompt_groups(labels.prompts).max() + 1 < _FEWEST_PROMPTS:
+            msg = f"{pair.strong!r} and {pair.weak!r} have battles over 1 prompt; {_FEWEST_PROMPTS} are needed"
+            raise DataError(msg)
         ks = _candidates(k, count)
         embedder = training_embedder(embedder, labels.prompts, default=DEFAULT_EMBEDDER)
         blocks = embedded(embedder, labels.prompts, progress=progress)
@@ -155,8 +163,7 @@ class KNNRouter(EmbeddingRouter):
             k=ks[0],
             similarity_weighted=similarity_weighted,
         )
-        if count > 1:
-            router._choose(ks, seed, progress=progress)
+        router._choose(ks, labels.prompts, seed, progress=progress)
         return router
 
     @property
@@ -197,11 +204,13 @@ class KNNRouter(EmbeddingRouter):
             weights = by_cosine if by_cosine.sum() > _SAME else weights
         return float(np.clip(np.average(self.outcomes[near], weights=weights), 0.0, 1.0))
 
-    def _choose(self, ks: Sequence[int], seed: int, *, progress: bool) -> None:
-        """Set k and the threshold from prompts kept out."""
+    def _choose(self, ks: Sequence[int], prompts: Sequence[str], seed: int, *, progress: bool) -> None:
+        """Set k and the threshold from prompts kept out, and tell what is recovered of them."""
         count = len(self.index)
         random = np.random.default_rng(seed)
-        folds = random.permutation(count) % min(_FOLDS, count)
+        groups = prompt_groups(prompts)
+        parts = min(_FOLDS, int(groups.max()) + 1)
+        folds = (random.permutation(int(groups.max()) + 1) % parts)[groups]
         judged = np.sort(random.permutation(count)[:_JUDGED])
         left = count - int(np.bincount(folds).max())
         scores = np.empty((len(ks), len(judged)))
@@ -215,6 +224,12 @@ class KNNRouter(EmbeddingRouter):
         best = int(losses.argmin())
         self.k = ks[best]
         self.threshold = float(np.median(scores[best]))
+        lengths = [len(prompts[row]) for row in judged]
+        # Less the mean outcome outside the fold: see `validate`.
+        levels = [
+            np.average(self.outcomes[folds != fold], weights=self.weights[folds != fold]) for fold in range(parts)
+        ]
+        self.validation = validate(scores[best] - np.array(levels)[folds[judged]], self.outcomes[judged], lengths)
 
     def _to_saved(self, folder: Path) -> SavedRouter:
         save_embedder(self.embedder, folder / EMBEDDER_FOLDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
@@ -11,9 +12,10 @@ import numpy as np
 from prefroute.data import prompt_groups
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, ConvergenceError, DataError, MissingExtraError, PersistenceError
-from prefroute.inputs import finite_or_none
+from prefroute.evaluation import validate
+from prefroute.inputs import as_pair, as_seed, finite_or_none
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, TENSORS_FILE, SavedRouter, validated
-from prefroute.routers._embedding import as_pair, training_embedder
+from prefroute.routers._embedding import training_embedder
 from prefroute.routers._linear import (
     DEFAULT_EMBEDDER,
     LinearRouter,
@@ -26,7 +28,6 @@ from prefroute.routers._linear import (
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
     from typing import Self
 
@@ -125,7 +126,7 @@ class LogisticRegressionRouter(LinearRouter):
             pair: The two models.
             c: Inverse strength of the L2 penalty, as scikit-learn's `C`; of several, the one of the least log
                 loss in cross-validation over prompts.
-            folds: Parts of the cross-validation, which is left out where there is one `c`.
+            folds: Parts of the cross-validation, which also tells what the router recovers.
             seed: Of the parts.
             progress: Whether to show progress bars on stderr.
 
@@ -140,21 +141,22 @@ class LogisticRegressionRouter(LinearRouter):
             MissingExtraError: scikit-learn is not installed.
         """
         grid = _checked_grid(c)
+        as_seed(seed)
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:  # noqa: PLR2004 - one to fit, one to test
             msg = f"folds must be an integer of at least 2, got {folds!r}"
             raise ConfigurationError(msg)
         if find_spec("sklearn") is None:
-            msg = 'fitting a logistic regression needs scikit-learn: pip install "prefroute[train]"'
+            msg = 'fitting a logistic regression needs scikit-learn: pip install scikit-learn, or "prefroute[train]"'
             raise MissingExtraError(msg)
         labels = _labels(battles, as_pair(pair))
         found = training_embedder(embedder, labels.prompts, default=DEFAULT_EMBEDDER)
         embeddings = embedded_rows(found, labels.prompts, progress=progress)
         standard = Standardisation.fit(embeddings, part_widths(found, embeddings.shape[1]))
         rows = standard(embeddings).astype(np.float64)
-        best = _best_c(rows, labels, grid, folds, seed, progress=progress) if len(grid) > 1 else grid[0]
+        best, logits = _best_c(rows, labels, grid, folds, seed, progress=progress)
         coefficients, intercept = _fit(rows, labels.outcomes, labels.weights, best)
         weights, biases = standard.folded(coefficients[None], np.array([intercept]))
-        return cls(
+        router = cls(
             embedder=found,
             weights=weights[0],
             bias=float(biases[0]),
@@ -162,6 +164,9 @@ class LogisticRegressionRouter(LinearRouter):
             threshold=float(np.median(sigmoid(rows @ coefficients + intercept))),
             c=best,
         )
+        observed = battles.for_pair(pair).outcomes
+        router.validation = validate(logits, observed, [len(prompt) for prompt in labels.prompts])
+        return router
 
     def _to_saved(self, folder: Path) -> SavedRouter:
         save_embedder(self.embedder, folder / EMBEDDER_FOLDER)
@@ -189,7 +194,7 @@ class LogisticRegressionRouter(LinearRouter):
 
 
 def _checked_grid(c: float | Sequence[float]) -> list[float]:
-    values = list(c) if isinstance(c, list | tuple | np.ndarray) else [c]
+    values = list(c) if isinstance(c, Sequence | np.ndarray) and not isinstance(c, str) else [c]
     grid = [number for value in values if (number := finite_or_none(value)) is not None and number > 0]
     if not grid or len(grid) != len(values):
         msg = f"c must be one or several finite numbers above 0, got {c!r}"
@@ -211,8 +216,12 @@ def _labels(battles: Battles, pair: ModelPair) -> PairLabels:
 
 def _best_c(
     rows: NDArray[np.float64], labels: PairLabels, grid: list[float], folds: int, seed: int, *, progress: bool
-) -> float:
-    """The c whose fits have the least log loss on the prompts that they were made without."""
+) -> tuple[float, NDArray[np.float64]]:
+    """The c whose fits have the least log loss on the prompts that they were made without, and those prompts' logits.
+
+    The logits are without the intercepts: these are higher where the prompts held out were worse for the strong
+    model, and pooled over the folds that alone would rank prompts against their outcomes.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -220,14 +229,17 @@ def _best_c(
     places = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
     fold_of = (places % folds)[groups]
     logits = np.empty((len(grid), len(rows)))
+    directed = np.empty_like(logits)
     parts = range(int(fold_of.max()) + 1)
     for fold in track(parts, "Cross-validation", console=Console(stderr=True), disable=not progress, transient=True):
         out = fold_of == fold
         for index, c in enumerate(grid):
             coefficients, intercept = _fit(rows[~out], labels.outcomes[~out], labels.weights[~out], c)
-            logits[index, out] = rows[out] @ coefficients + intercept
+            directed[index, out] = rows[out] @ coefficients
+            logits[index, out] = directed[index, out] + intercept
     losses = np.average(np.logaddexp(0.0, logits) - labels.outcomes * logits, axis=1, weights=labels.weights)
-    return grid[int(np.argmin(losses))]
+    best = int(np.argmin(losses))
+    return grid[best], directed[best]
 
 
 def _fit(

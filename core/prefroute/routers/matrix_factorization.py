@@ -10,9 +10,8 @@ import numpy as np
 
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, PersistenceError
-from prefroute.inputs import finite_or_none
+from prefroute.inputs import as_pair, finite_or_none
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, TENSORS_FILE, SavedRouter, validated
-from prefroute.routers._embedding import as_pair
 from prefroute.routers._linear import LinearRouter, finite_array
 from prefroute.types import ModelPair
 
@@ -39,8 +38,6 @@ class TrainingReport:
         best_epochs: The pass whose factors were kept, counted from 1, one number a fold.
         train_loss: Log loss a battle during that pass, mean over the folds, in nats.
         validation_loss: Log loss a battle on the held-out prompts after it, in nats.
-        validation_apgr: Average performance gap recovered on the held-out prompts that have battles of the
-            router's pair; None where there are none, or the strong model is no better on them.
         validation_prompts: Held-out prompts.
     """
 
@@ -52,7 +49,6 @@ class TrainingReport:
     best_epochs: tuple[int, ...]
     train_loss: float
     validation_loss: float
-    validation_apgr: float | None
     validation_prompts: int
 
 
@@ -232,6 +228,7 @@ class MatrixFactorizationRouter(LinearRouter):
             training=self.training,
         )
         router.on_error, router.time_limit = self.on_error, self.time_limit
+        router.validation = self.validation if router.pair == self.pair else None
         return router
 
     def _position(self, name: str) -> int:

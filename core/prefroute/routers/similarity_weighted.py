@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from prefroute.bradley_terry import RIDGE
+from prefroute.data import prompt_groups
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, DataError, PersistenceError
-from prefroute.inputs import finite_or_none
+from prefroute.evaluation import validate
+from prefroute.inputs import as_seed, finite_or_none
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, SavedRouter, validated
 from prefroute.routers._embedding import EmbeddingRouter, embedded, training_embedder
 from prefroute.routers._index import DEFAULT_EMBEDDER, IndexDtype, SimilarityIndex, build_index, check_embedder
 from prefroute.routers._placement import Placement
 from prefroute.routers._similarity_choice import Candidate, choose, left_out_strengths, win_probabilities
-from prefroute.routers._similarity_data import SimilarityData, prompt_ids
+from prefroute.routers._similarity_data import SimilarityData, group_ids, prompt_ids
 from prefroute.routers._tier_sums import RowBattles, TierSums
 from prefroute.routers._turns import Turn
 from prefroute.types import ModelPair  # noqa: TC001 - read from the annotation when settings are checked
@@ -71,6 +73,7 @@ class _Settings:
     models: list[str]
     num_tiers: int
     wanted_tiers: int | None
+    weight_unit: float
 
 
 class SimilarityWeightedRouter(EmbeddingRouter):
@@ -131,7 +134,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         self.pair = pair
         self.base = _checked_base(base)
         self.ridge = _checked_ridge(ridge)
-        self.seed = seed
+        self.seed = as_seed(seed)
         self.num_tiers = num_tiers
         self._data = data
         self._scoring, self._writing = Turn(), Turn()
@@ -167,7 +170,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             index_dtype: `"float32"`; `"bfloat16"` for half the memory, or `"int8"` for a quarter. These two are also
                 quicker than float32 where torch is installed and the CPU has instructions for them, and slower
                 elsewhere.
-            ridge: See `fit_bradley_terry`; the battle of an unrelated prompt weighs 1.
+            ridge: See `fit_bradley_terry`; the battle of mean weight over an unrelated prompt weighs 1.
             seed: Draws folds, and the prompts that the threshold is taken from.
             progress: Show bars on stderr.
 
@@ -184,7 +187,10 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             raise DataError(msg)
         candidates = _candidates(base, centred)
         _checked_ridge(ridge)
+        as_seed(seed)
         embedder = training_embedder(embedder, battles.prompts, default=DEFAULT_EMBEDDER)
+        unit = float(battles.weights.mean())
+        battles = battles.with_columns(weights=battles.weights / unit)
         everyone = np.arange(len(battles.models))
         rows = RowBattles.of(battles, np.arange(len(battles.prompts)), everyone)
         placement = Placement.fit(battles.models, rows, num_tiers)
@@ -202,22 +208,32 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             len(prompts),
             dtype="float32" if several or late else index_dtype,
         )
-        chosen = candidates[0]
-        if several:
-            chosen, losses = choose(candidates, plain, sums, tiers=tiers, ridge=ridge, seed=seed, progress=progress)
-            logger.info("chose %s; cross-validated log loss: %s", chosen, losses)
+        groups = prompt_groups(prompts)
+        choice = choose(candidates, plain, sums, tiers=tiers, ridge=ridge, groups=groups, seed=seed, progress=progress)
+        chosen = candidates[0] if choice is None else choice.best
         index = (plain.centred(in_place=True) if chosen.centred else plain).packed(index_dtype)
-        data = SimilarityData(index=index, battles=rows, prompt_ids=prompt_ids(prompts), placement=placement)
-        data = _with_held_out(data, chosen.base, ridge, seed, progress=progress)
-        return cls(
+        data = SimilarityData(
+            index=index,
+            battles=rows,
+            prompt_ids=prompt_ids(prompts),
+            group_ids=group_ids(prompts),
+            placement=placement,
+            weight_unit=unit,
+        )
+        router = cls(
             embedder=embedder,
-            data=data,
+            data=_with_held_out(data, chosen.base, ridge, seed, progress=progress),
             pair=pair,
             base=chosen.base,
             ridge=ridge,
             seed=seed,
             num_tiers=num_tiers,
         )
+        if choice is not None:
+            logger.info("chose %s; cross-validated log loss: %s", chosen, choice.losses)
+            lengths = [len(prompts[row]) for row in choice.rows]
+            router.validation = validate(choice.scores, choice.outcomes, lengths)
+        return router
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -281,7 +297,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         Raises:
             ConfigurationError: A model is unknown, or both are in one tier.
         """
-        return self._copy(self._data, pair, threshold=None)
+        return self._copy(self._data, pair, threshold=self.threshold if pair == self.pair else None)
 
     def with_model(
         self, name: str, *, like: str | None = None, tier: int | None = None, rating: float | None = None
@@ -342,8 +358,8 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         with self._writing:
             data = self._data.tiered(self.num_tiers)
             data.placement.tiers_of(self.pair)
-            own = self.threshold == _median_score(self._data, self.pair)
             data = _with_held_out(data, self.base, self.ridge, self.seed, progress=progress)
+            own = self.threshold == _median_score(self._data, self.pair)
             self._data = data
             if own:
                 self.threshold = _median_score(data, self.pair)
@@ -360,6 +376,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             threshold=threshold,
         )
         copy.on_error, copy.time_limit = self.on_error, self.time_limit
+        copy.validation = self.validation if pair == self.pair else None
         return copy
 
     def _to_saved(self, folder: Path) -> SavedRouter:
@@ -374,13 +391,20 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             models=list(data.placement.models),
             num_tiers=data.placement.num_tiers,
             wanted_tiers=self.num_tiers,
+            weight_unit=data.weight_unit,
         )
         return SavedRouter(settings=asdict(settings), tensors=data.tensors())
 
     @classmethod
     def _from_saved(cls, saved: SavedRouter, folder: Path) -> Self:
         settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
-        data = SimilarityData.load(folder, saved.tensors, settings.models, settings.num_tiers)
+        data = SimilarityData.load(
+            folder,
+            saved.tensors,
+            models=settings.models,
+            num_tiers=settings.num_tiers,
+            weight_unit=settings.weight_unit,
+        )
         embedder = saved.embedder_of(folder)
         if saved.embedder is not None:  # What the caller gave is no fault of the folder.
             check_embedder(embedder, data.index)
@@ -402,8 +426,10 @@ class SimilarityWeightedRouter(EmbeddingRouter):
 def _with_held_out(
     data: SimilarityData, base: float, ridge: float, seed: int, *, progress: bool = False
 ) -> SimilarityData:
-    strengths = left_out_strengths(data.index, data.sums, base=base, ridge=ridge, seed=seed, progress=progress)
-    return replace(data, held_out=strengths)
+    strengths = left_out_strengths(
+        data.index, data.sums, base=base, ridge=ridge, groups=data.groups, seed=seed, progress=progress
+    )
+    return data.with_held_out(strengths)
 
 
 def _median_score(data: SimilarityData, pair: ModelPair) -> float | None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from prefroute.training.config import MatrixFactorizationConfig
 
+_LEAST_WEIGHT = 1e-30
+
 _EVALUATED = 8192
 """Held-out battles scored at a time."""
 
@@ -218,7 +220,8 @@ def _loss(weights: torch.Tensor, biases: torch.Tensor, table: torch.Tensor, rows
         total += torch.nn.functional.binary_cross_entropy_with_logits(
             logits[:, 0], outcomes, importance, reduction="sum"
         )
-    return float(total) / float(rows[-1].sum())
+    # Battles that weigh next to nothing beside the others may have no weight left in float32.
+    return float(total) / max(float(rows[-1].sum()), _LEAST_WEIGHT)
 
 
 def _tensors(rows: Rows, device: torch.device) -> list[torch.Tensor]:

@@ -46,7 +46,7 @@ class MatrixFactorizationConfig:
     bias: bool = True
     ties: Ties = "half"
     standardise: bool = True
-    max_epochs: int = 100
+    max_epochs: int = 1000
     patience: int | None = 5
     learning_rate: float = 3e-4
     weight_decay: float | None = None

@@ -12,8 +12,9 @@ import numpy as np
 from prefroute.bradley_terry import rate_models, win_matrix
 from prefroute.data import prompt_groups
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError
-from prefroute.evaluation.metrics import apgr
-from prefroute.routers._embedding import as_pair, training_embedder
+from prefroute.evaluation import validate
+from prefroute.inputs import as_pair
+from prefroute.routers._embedding import training_embedder
 from prefroute.routers._linear import DEFAULT_EMBEDDER, Standardisation, embedded_rows, part_widths
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter, TrainingReport
 from prefroute.training.config import MatrixFactorizationConfig
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from prefroute.data import Battles
     from prefroute.embedding import Embedder
+    from prefroute.evaluation import Validation
     from prefroute.training._factors import Fitted, Rows
     from prefroute.types import ModelPair
 
@@ -108,10 +110,10 @@ def train_matrix_factorization(
             best_epochs=tuple(part.best_epoch for part in fitted),
             train_loss=float(np.mean([part.train_loss for part in fitted])),
             validation_loss=float(np.mean([part.validation_loss for part in fitted])),
-            validation_apgr=_held_out_apgr(logits, folds, used, pair),
             validation_prompts=int((folds >= 0).sum()),
         ),
     )
+    router.validation = _validation(logits, folds, used, pair)
     router.threshold = float(np.median(router.win_probability_of_embeddings(embeddings[folds >= 0])))
     return router
 
@@ -234,10 +236,10 @@ def _held_out_logits(
     return logits
 
 
-def _held_out_apgr(
+def _validation(
     logits: NDArray[np.float64], folds: NDArray[np.int64], battles: Battles, pair: ModelPair
-) -> float | None:
-    """Exact APGR on held-out prompts with battles of the pair; None where it is not defined."""
+) -> Validation | None:
+    """What is recovered of held-out prompts with battles of the pair; None where there are none."""
     try:
         labels = battles.for_pair(pair)
     except DataError:
@@ -247,8 +249,8 @@ def _held_out_apgr(
     held_out = folds[index] >= 0
     if not held_out.any():
         return None
-    found = apgr(logits[index[held_out]], 2.0 * labels.outcomes[held_out] - 1.0)
-    return None if np.isnan(found) else found
+    lengths = np.array([len(prompt) for prompt in labels.prompts])
+    return validate(logits[index[held_out]], labels.outcomes[held_out], lengths[held_out])
 
 
 def _ratings(battles: Battles) -> NDArray[np.float64]:

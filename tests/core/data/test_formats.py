@@ -1,6 +1,7 @@
 """Which format a table is of, what its values mean, and which text is the prompt."""
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefroute.data import Battles, ReadReport, human_turns, read_battles, read_prompts
+from prefroute.data import Battles, ReadReport, human_turns, read_battles, read_prompts, read_responses
 from prefroute.errors import ConfigurationError, DataError
 from prefroute.types import Battle, ModelPair
 
@@ -60,6 +61,101 @@ def test_fastchat_rows() -> None:
     assert outcomes(rows) == [1.0, 0.0, 0.5, 0.5, 1.0]
     assert read_battles(rows, turn="all").prompts == ("one\n\ntwo",)
     assert read_battles([{**PAIR, "winner": "tie", "turns": '["one", "two"]'}]).prompts == ("one",)
+
+
+def vote(value: Any, model_a: str = "gpt-big", model_b: str = "gpt-small", column: str = "winner") -> float:
+    row = {"prompt": "q", "model_a": model_a, "model_b": model_b, column: value}
+    (outcome,) = outcomes([row], columns={"outcome": column})
+    return outcome
+
+
+@pytest.mark.parametrize("column", ["winner", "outcome", "vote"])
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (["a", "A", " A ", "model_a", "Model A", "MODEL-A", "gpt-big", " gpt-big "], 1.0),
+        (["b", "B", "model_b", "model b", "gpt-small"], 0.0),
+        (["tie", "Tie", "draw", "equal", "both", "neither", "tie (bothbad)", "both_bad"], 0.5),
+    ],
+)
+def test_votes_in_words_and_names_of_the_winner(column: str, values: list[str], wanted: float) -> None:
+    assert [vote(value, column=column) for value in values] == [wanted] * len(values)
+
+
+def test_the_names_of_a_row_come_before_the_words() -> None:
+    assert [vote(value, "B", "A") for value in ("A", "B", "model_a", "tie")] == [0.0, 1.0, 1.0, 0.5]
+    assert [vote("tie", "x", "tie"), vote("tie", "tie", "x"), vote("tie", "x", "y")] == [0.0, 1.0, 0.5]
+    assert [vote("model_a", "x", "model_a"), vote("x", "y", "x"), vote("x", "x", "y")] == [0.0, 0.0, 1.0]
+    with pytest.raises(DataError, match="outcome is 'a'"):
+        vote("a", "B", "A")
+    with pytest.raises(DataError, match="outcome is 'GPT-BIG'"):
+        vote("GPT-BIG")
+
+
+def test_ties_in_words_beside_numbers() -> None:
+    values = ["1", "0", "tie", "0.5", "Draw", 1, 0.25, True, "true"]
+    assert [vote(value, column="vote") for value in values] == [1.0, 0.0, 0.5, 0.5, 0.5, 1.0, 0.25, 1.0, 1.0]
+    rows = [{**PAIR, "prompt": "q", "vote": value} for value in ("1", 2, "both")]
+    assert outcomes(rows, columns={"outcome": "vote"}, values={1: 1.0, 2: 0.0}) == [1.0, 0.0, 0.5]
+
+
+def test_a_number_in_a_column_of_winners_may_count_the_models_and_is_not_guessed() -> None:
+    for value in (0, 1, "1", 2):
+        with pytest.raises(DataError, match="wanted model_a or a"):
+            vote(value)
+    assert vote("2", "2", "1") == 1.0
+
+
+def test_a_number_that_is_also_the_name_of_a_model() -> None:
+    assert [vote("1", "1", "0", "vote"), vote("0", "1", "0", "vote"), vote("2", "1", "2", "vote")] == [1.0, 0.0, 0.0]
+    with pytest.raises(DataError, match="also the name of the other model"):
+        vote("1", "0", "1", "vote")
+
+
+def test_a_probability_for_the_name_of_a_model_is_refused() -> None:
+    for side in ({"model_a": "big", "model_b": "y"}, {"model_a": "x", "model_b": "big"}):
+        with pytest.raises(ConfigurationError, match=r"'big', which is the name of a model.*leave --outcome out"):
+            outcomes([{"prompt": "q", "winner": "big", **side}], values={"big": 1.0, "tie": 0.5})
+
+
+def faulty(bad: list[Any], good: int) -> list[dict[str, Any]]:
+    return [{**PAIR, "prompt": "q", "winner": value} for value in [*bad, *["tie"] * good]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (faulty(["X"] * 44 + ["Y"] * 43, 111), r"87 of 198 rows say 'X' \(44\) or 'Y' \(43\), which is not understood"),
+        (faulty(["X"] * 3, 296), r"3 of 299 rows say 'X' \(3\)"),
+        (faulty([*"XXXUVWYZ"], 100), r"8 of 108 rows say 'X' \(3\).* or 2 other values"),
+        (faulty([None] * 11, 10), r"11 of 21 rows cannot be used: outcome is missing \(first at row 1\)"),
+        (faulty([*"UVWYZ"], 4), r"5 of 9 rows cannot be used: unknown outcome \(first at row 1: outcome is 'U'"),
+    ],
+)
+def test_what_recurs_is_not_skipped(rows: list[dict[str, Any]], message: str) -> None:
+    report = ReadReport()
+    with pytest.raises(DataError, match=message):
+        read_battles(rows, on_bad_row="skip", report=report)
+    assert report.rows_read == len(rows)
+
+
+def test_a_scale_that_is_no_probability_is_not_skipped() -> None:
+    rows = [{**PAIR, "prompt": "q", "outcome": value} for value in [1, 2, 3, 4, 5] * 5]
+    with pytest.raises(DataError, match=r"20 of 25 rows say 2 \(5\).*values="):
+        read_battles(rows, on_bad_row="skip")
+
+
+@pytest.mark.parametrize("rows", [faulty(["X"] * 3, 297), faulty(["X"] * 2, 8), faulty([*"UVWYZ"], 5)])
+def test_odd_rows_are_skipped(rows: list[dict[str, Any]]) -> None:
+    report = ReadReport()
+    assert len(read_battles(rows, on_bad_row="skip", report=report)) == report.rows_kept < len(rows)
+
+
+def test_an_error_about_a_table_can_be_pickled() -> None:
+    with pytest.raises(DataError) as caught:
+        read_battles(faulty(["X"] * 4, 4), on_bad_row="skip")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.details) == (str(caught.value), ("'X'",))
 
 
 def test_the_prompt_of_messages_and_dialogues() -> None:
@@ -116,6 +212,8 @@ def test_votes_with_columns_and_values_given() -> None:
         ({1: 0.0, 10: 1.0}, 5.5, 0.5),
         ({"left": 1, "right": 0}, " LEFT ", 1.0),
         ({True: 1, False: 0}, "1", 1.0),
+        ({"true": 1, "false": 0}, True, 1.0),
+        ({"True": 1, "false": 0}, np.False_, 0.0),
         ({1: 1.0, 2: 0.0, 3: 0.5}, 3, 0.5),
     ],
 )
@@ -154,6 +252,22 @@ def test_columns_that_fit_nothing_are_listed_with_the_formats_and_the_remedy() -
         assert part in str(caught.value)
 
 
+def test_a_column_of_prompts_that_is_missing_and_models_that_are_misspelt() -> None:
+    with pytest.raises(DataError, match=r"no column of prompts .*it has: 'question', 'model_a'.*columns=\{'prompt'"):
+        read_battles([{"question": "q", **PAIR, "winner": "tie"}])
+    table = [{"prompt": "q", "gpt-big": 1, "gpt-small": 0}]
+    with pytest.raises(DataError) as caught:
+        read_battles(table, models=["GPT-big", "gpt-small"])
+    columns = "columns: 'prompt', 'gpt-big', 'gpt-small'"
+    assert str(caught.value) == f"list: no column 'GPT-big'; {columns}; did you mean gpt-big?"
+    with pytest.raises(DataError, match=r"no column 'other'; columns: 'prompt', 'gpt-big', 'gpt-small'$"):
+        read_battles(table, models=["other", "gpt-small"])
+    with pytest.raises(DataError, match="fit no known format"):
+        read_battles(table, models=["other", "else"])
+    with pytest.raises(DataError, match=r"'c0', .* and \d+ more"):
+        read_battles([{f"c{n}": 1 for n in range(300)}])
+
+
 def test_columns_that_fit_two_formats_are_refused_until_one_is_named() -> None:
     rows = [{**PAIR, "prompt": "q", "winner": "tie", "outcome": 1.0}]
     with pytest.raises(DataError, match="fit battles and fastchat; say which with format="):
@@ -161,7 +275,7 @@ def test_columns_that_fit_two_formats_are_refused_until_one_is_named() -> None:
     assert outcomes(rows, format="battles") == [1.0]
     assert outcomes(rows, format="fastchat") == [0.5]
     assert outcomes(rows, columns={"outcome": "outcome"}) == [1.0]
-    with pytest.raises(DataError, match="do not fit format='arena'"):
+    with pytest.raises(DataError, match="do not fit format arena"):
         read_battles(rows, format="arena")
 
 
@@ -186,6 +300,14 @@ def test_arguments_that_cannot_be_used(options: dict[str, Any], message: str) ->
 def test_values_are_refused_where_they_would_do_nothing() -> None:
     with pytest.raises(ConfigurationError, match="arena format"):
         read_battles([arena(1, 0, 0)], values={1: 1.0})
+    scores = [{"prompt": "q", "a": 1.0, "b": 0.0, "n": 2}]
+    with pytest.raises(ConfigurationError, match=r"response table.*values= .* does not apply"):
+        read_battles(scores, models=["a", "b"], values={1: 1.0})
+    for role in ("weight", "source", "model_a"):
+        with pytest.raises(ConfigurationError, match=f"a column of {role} .* does not apply"):
+            read_battles(scores, models=["a", "b"], columns={role: "n"})
+        with pytest.raises(ConfigurationError, match=f"a column of {role} .* does not apply"):
+            read_responses(scores, ["a", "b"], columns={role: "n"})
 
 
 def test_a_named_column_that_is_not_there() -> None:

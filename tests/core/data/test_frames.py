@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from prefroute.data import ReadReport, read_battles, read_responses
+from prefroute.data import ReadReport, read_battles, read_prompts, read_responses
 from prefroute.errors import DataError, MissingExtraError
 
 ROWS = [
@@ -83,6 +84,50 @@ def test_a_parquet_file(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "b.parquet")
     table = read_responses(tmp_path / "b.parquet", ["b.c", "d", "gpt-3.5"], on_bad_row="skip")
     assert table.quality.tolist() == [[2.0, 1.0, 1.0]]
+
+
+def parquet_of(path: Path, prompts: list[bytes], **options: Any) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    offsets = pyarrow.array(np.cumsum([0, *map(len, prompts)]), pyarrow.int32()).buffers()[1]
+    # Built from its bytes, since pyarrow makes no such text of its own accord.
+    texts = pyarrow.StringArray.from_buffers(len(prompts), offsets, pyarrow.py_buffer(b"".join(prompts)))
+    columns = {"prompt": texts} | {
+        name: pyarrow.array([value] * len(prompts))
+        for name, value in (("model_a", "x"), ("model_b", "y"), ("winner", "tie"))
+    }
+    parquet.write_table(pyarrow.table(columns), path, **options)
+    return path
+
+
+def test_a_text_of_parquet_that_is_no_utf8_costs_its_own_row_only(tmp_path: Path) -> None:
+    path = parquet_of(tmp_path / "a.parquet", [b"one", b"\xff\xfe", b"three"])
+    report = ReadReport()
+    assert read_battles(path, on_bad_row="skip", report=report).prompts == ("one", "three")
+    assert [(row.line, row.reason) for row in report.bad_rows] == [(2, "a text is not UTF-8; write it as UTF-8")]
+
+
+def test_a_broken_page_of_parquet_is_refused_even_when_skipping(tmp_path: Path) -> None:
+    prompts = [f"question number {n}".encode() for n in range(5000)]
+    path = parquet_of(tmp_path / "a.parquet", prompts, row_group_size=2500, compression="snappy", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"question number 2500")
+    data[place - 60 : place - 4] = b"\xff" * 56
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"damaged from row \d+ on: nothing from here on.*Fetch the file again"):
+        read_battles(path, on_bad_row="skip")
+
+
+def test_columns_that_recur_are_refused(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table([["q"], ["r"]], names=["prompt", "prompt"]), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("prompt,prompt\nq,r\n")
+    frame = pandas.DataFrame([["q", "r"]], columns=["prompt", "prompt"])
+    for source in (tmp_path / "a.parquet", tmp_path / "a.csv", frame):
+        with pytest.raises(DataError, match="prompt names more than one column"):
+            read_prompts(source)
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_columns_of_models_must_be_there() -> None:
     rows = [{"prompt": "q", "s": 9, "w": 5}]
     with pytest.raises(DataError, match="fit no known format"):
         read_battles(rows)
-    with pytest.raises(DataError, match="do not fit format='responses'"):
+    with pytest.raises(DataError, match="no column 'x'; columns: 'prompt', 's', 'w'"):
         read_responses(rows, ["s", "x"])
     with pytest.raises(ConfigurationError, match="needs the quality columns"):
         read_responses(rows, [])

@@ -42,6 +42,7 @@ class EmbeddingServer:
     answer: Callable[[dict[str, Any]], Reply] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Event = field(default_factory=threading.Event)
 
@@ -92,6 +93,7 @@ def server() -> Iterator[EmbeddingServer]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.keys.append(self.headers.get("Authorization"))
+            state.headers.append({name.lower(): value for name, value in self.headers.items()})
             status, body = state.reply(request)
             data = json.dumps(body).encode()
             self.send_response(status)

@@ -8,7 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefroute.embedding import load_embedder, save_embedder
+from prefroute.embedding import cache, load_embedder, save_embedder
 from prefroute.embedding.cache import CachedEmbedder, CacheSize
 from prefroute.embedding.combined import LengthEmbedder
 from prefroute.errors import ConfigurationError, EmbeddingError, PersistenceError, PromptTypeError
@@ -296,6 +298,121 @@ def test_a_lock_that_is_not_let_go_fails_nothing(
     assert "locked" in caplog.text
     cached.embed(["c"])
     assert cached.size().rows == 2
+
+
+def test_a_lock_is_waited_for_once_a_call_and_keeps_no_other_file_waiting(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CachedEmbedder(Counting(), file).embed(["a"])
+    other, tries = CachedEmbedder(Counting(), tmp_path / "other.sqlite"), []
+    connect, sleep = CachedEmbedder._connect, time.sleep
+
+    def counted(self: CachedEmbedder) -> sqlite3.Connection:
+        tries.append(self.path)
+        return connect(self)
+
+    def slept(seconds: float) -> None:
+        assert not cache._using.locked()
+        other.embed([f"{len(tries)}"])
+        sleep(seconds)
+
+    monkeypatch.setattr(CachedEmbedder, "_connect", counted)
+    monkeypatch.setattr("prefroute.embedding.cache._PATIENCE", 0.1)
+    monkeypatch.setattr("prefroute.embedding.cache._TURN", 0.01)
+    monkeypatch.setattr(time, "sleep", slept)
+    holder = sqlite3.connect(file, isolation_level=None)
+    try:
+        holder.execute("BEGIN EXCLUSIVE")
+        embedder = Counting()
+        CachedEmbedder(embedder, file, chunk_size=1).embed(["a", "b", "c"])
+        assert other.size().rows > 0
+        assert embedder.asked == [["a"], ["b"], ["c"]]
+        during = [path for path in tries if path == file]
+        monkeypatch.setattr("prefroute.embedding.cache._PATIENCE", 0.0)
+        tries.clear()
+        CachedEmbedder(Counting(), file, chunk_size=1).embed(["a", "b", "c"])
+        assert tries == [file]
+        assert len(during) > 1  # While there was patience, it was tried again.
+    finally:
+        holder.close()
+
+
+def test_a_lock_that_is_let_go_is_waited_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CachedEmbedder(Counting(), file).embed(["a"])
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(time, "sleep", lambda seconds: holder.close())
+    embedder = Counting()
+    CachedEmbedder(embedder, file).embed(["a", "b"])
+    assert embedder.asked == [["b"]]
+    assert CachedEmbedder(embedder, file).size().rows == 2
+
+
+@pytest.mark.parametrize("key", [b"another", "text", 3, None])
+def test_a_row_that_was_not_asked_for_is_passed_over(key: Any) -> None:
+    work = cache._Work(["a"], "m", None)
+    work.find(key, cache._packed(np.ones(3, dtype=np.float32)))
+    assert work.count_missing() == 1
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"), OverflowError("large")])
+def test_whatever_a_damaged_file_raises_fails_nothing(
+    error: Exception, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("prefroute.embedding.cache._prepare", fail)
+    cached = CachedEmbedder(Counting(), file)
+    np.testing.assert_array_equal(cached.embed(["a"]), again_rows(["a"]))
+    assert cached.size().rows == 0
+    assert len(caplog.records) == 1
+
+
+def test_a_row_that_cannot_be_read_leaves_no_lock_behind(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    CachedEmbedder(Counting(), file).embed(["a", "b"])
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("UPDATE rows SET vector = CAST(x'ff' AS TEXT)")
+    kept: list[BaseException] = []  # As a log that keeps what it is given would, with all that hangs on it.
+    warn = CachedEmbedder._warn
+    monkeypatch.setattr(
+        CachedEmbedder, "_warn", lambda self, doing, error: (kept.append(error), warn(self, doing, error))
+    )
+    monkeypatch.setattr("prefroute.embedding.cache._PATIENCE", 0.0)
+    CachedEmbedder(Counting(), file).embed(["a", "b"])
+    assert len(kept) == 1
+    assert "UTF-8" in caplog.text
+    embedder = Counting()
+    CachedEmbedder(embedder, file).embed(["a", "b"])
+    assert not embedder.asked
+
+
+def test_damage_never_gives_one_text_the_row_of_another(file: Path) -> None:
+    texts = ["a", "b", "c"]
+    CachedEmbedder(Counting(), file).embed(texts)
+    content = file.read_bytes()
+    index = 2 * 4096  # The third page: which key stands in which row.
+    for place in (place for place in range(index, len(content)) if content[place]):
+        for change in (1, 2, 3):
+            damaged = bytearray(content)
+            damaged[place] ^= change
+            file.write_bytes(damaged)
+            np.testing.assert_array_equal(CachedEmbedder(Counting(), file).embed(texts), again_rows(texts))
+
+
+@settings(max_examples=60, deadline=None)
+@given(damage=st.lists(st.tuples(st.integers(100, 2**20), st.integers(1, 255)), min_size=1, max_size=200))
+def test_any_damage_fails_nothing(damage: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("damaged") / "cache.sqlite"
+    texts = [str(number) for number in range(200)]
+    CachedEmbedder(Counting(), file).embed(texts)
+    content = bytearray(file.read_bytes())
+    for place, change in damage:  # Beyond the header, which says what the file is.
+        content[100 + place % (len(content) - 100)] ^= change
+    file.write_bytes(content)
+    np.testing.assert_array_equal(CachedEmbedder(Counting(), file).embed(texts), again_rows(texts))
 
 
 def test_damaged_pages_are_logged_and_fail_nothing(file: Path, caplog: pytest.LogCaptureFixture) -> None:

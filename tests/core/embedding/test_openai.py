@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from prefroute.embedding import as_embedder, load_embedder, save_embedder
+from prefroute.embedding._requests import means_too_long
+from prefroute.embedding._secrets import masked, tells
 from prefroute.embedding.openai import OpenAIEmbedder
 from prefroute.errors import ConfigurationError, EmbeddingError, MissingExtraError, PromptTypeError
 
@@ -31,7 +34,8 @@ openai = pytest.importorskip("openai")
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for name in ("BASE_URL", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "CUSTOM_HEADERS"):
+        monkeypatch.delenv(f"OPENAI_{name}", raising=False)
 
 
 @pytest.fixture
@@ -155,6 +159,59 @@ def test_only_texts_that_are_too_long_are_halved_until_they_fit(
     np.testing.assert_allclose(rows, server.vectors(read), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "context deadline exceeded"),
+        (500, "context canceled"),
+        (500, "unexpected token < in JSON"),
+        (500, "request with 12 tokens failed: too large a backlog"),
+        (400, "invalid authentication token"),
+        (400, "request timed out: input is too long in the queue"),
+        (401, "maximum context length"),
+        (None, "maximum context length"),
+    ],
+)
+def test_what_is_not_about_length_is_not_taken_for_it(status: int | None, message: str) -> None:
+    assert not means_too_long(status, message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "input (5000 tokens) is too large to process. increase the physical batch size",
+        "This model has a context window of 512",
+        "maximum number of tokens exceeded",
+        "Too many tokens",
+    ],
+)
+def test_an_explicit_phrase_is_about_length_with_500_too(message: str) -> None:
+    assert means_too_long(500, message)
+
+
+def test_a_passing_failure_shortens_no_text(
+    server: Any, make: Callable[..., OpenAIEmbedder], refusal: Callable[..., dict[str, Any]]
+) -> None:
+    server.replies = [(500, refusal("context deadline exceeded"))]
+    with pytest.raises(EmbeddingError, match="deadline"):
+        make(max_retries=0).embed(["one two three four"])
+    assert len(server.requests) == 1
+
+
+def test_that_a_text_is_cut_is_said_once(
+    server: Any, make: Callable[..., OpenAIEmbedder], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.most_characters = 100
+    embedder = make(max_retries=0)
+    embedder.embed(["short"])
+    assert not caplog.records
+    embedder.embed(["x" * 1000, "y" * 300])
+    embedder.embed(["z" * 1000])
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "of 1000 characters too long" in record.getMessage()
+
+
 def test_a_server_that_finds_everything_too_long_is_an_error(server: Any, make: Callable[..., OpenAIEmbedder]) -> None:
     server.answer = lambda request: server.too_long
     with pytest.raises(EmbeddingError, match="maximum context length"):
@@ -213,6 +270,15 @@ def test_one_place_given_twice_is_an_error(server: Any, make: Callable[..., Open
         make().embed(["a", "b"])
 
 
+@pytest.mark.parametrize("index", [[0], {"a": 0}, None, "0", float("nan"), 1e300])
+def test_a_place_that_is_no_number_is_an_error(index: Any, server: Any, make: Callable[..., OpenAIEmbedder]) -> None:
+    answer = server.answer_of([[1.0]])
+    answer["data"][0]["index"] = index
+    server.answer = lambda request: (200, answer)
+    with pytest.raises(EmbeddingError, match="different places for 1 texts"):
+        make().embed(["a"])
+
+
 @pytest.mark.parametrize("body", [{}, {"data": []}, {"data": None}, {"data": "x"}, ["x"]])
 def test_an_answer_of_another_kind_is_an_error(body: Any, server: Any, make: Callable[..., OpenAIEmbedder]) -> None:
     server.answer = lambda request: (200, body)
@@ -245,6 +311,88 @@ def test_the_key_is_never_shown(
     assert KEY not in "".join([*chain, repr(embedder), embedder.model_id, written, caplog.text, repr(vars(embedder))])
 
 
+@pytest.mark.parametrize(
+    "bad", ["", " ", "sk-private 1234567", "sk-private\x01234567", "sk-private-\xe9-1234", "a\nsk-private"]
+)
+def test_a_key_that_no_header_can_hold_is_refused_without_being_shown(bad: str) -> None:
+    with pytest.raises(ConfigurationError, match="not shown here") as caught:
+        OpenAIEmbedder("m", api_key=bad)
+    assert "private" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_a_newline_after_the_key_is_no_part_of_it(
+    where: str,
+    server: Any,
+    make: Callable[..., OpenAIEmbedder],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    make(api_key=f" {KEY}\n" if where == "argument" else None).embed(["a"])
+    assert server.keys == [f"Bearer {KEY}"]
+    assert KEY not in caplog.text
+    monkeypatch.setenv("OPENAI_API_KEY", "\n")
+    with pytest.raises(ConfigurationError, match="no API key"):
+        make(api_key=None).embed(["a"])
+
+
+def test_a_secret_anywhere_in_what_led_to_a_failure_breaks_the_chain(
+    server: Any, make: Callable[..., OpenAIEmbedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = make(max_retries=0)
+    client = embedder._sync_client()
+    inner, outer = ValueError(f"Illegal header value {f'Bearer {KEY}'.encode()!r}"), OSError("connection error")
+
+    def fail(**_: Any) -> None:
+        try:
+            raise inner
+        except ValueError:
+            raise outer from None
+
+    monkeypatch.setattr(client.embeddings, "create", fail)
+    with pytest.raises(EmbeddingError, match="connection error") as caught:
+        embedder.embed(["a"])
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_secret_is_known_in_every_form() -> None:
+    secret = 'key-"1\t2\n-and-more'
+    for form in (secret, repr(secret), repr(secret.encode()), json.dumps(secret)):
+        assert "and-more" not in masked(f"<{form}>", {secret})
+        assert tells(ValueError(form), {secret})
+    error = ValueError("calm")
+    error.add_note(secret)
+    assert tells(ExceptionGroup("several", [error]), {secret})
+    assert not tells(ValueError("calm"), {secret})
+    assert masked("a none of it", {"none"}) == "a none of it"
+
+
+def test_values_of_default_headers_are_masked_as_keys_are(server: Any, refusal: Callable[..., dict[str, Any]]) -> None:
+    token = "a-token-of-the-gateway"
+    server.answer = lambda request: (403, refusal(f"{token} may not; send application/json"))
+    headers = {"X-Gateway": f"Token {token}"}
+    with (
+        openai.OpenAI(api_key=KEY, base_url=server.url, default_headers=headers, max_retries=0) as client,
+        pytest.raises(EmbeddingError, match=r"\*\*\* may not; send application/json") as caught,
+    ):
+        OpenAIEmbedder("m", client=client).embed(["a"])
+    assert token not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_header_of_the_environment_that_cannot_be_sent_is_refused_without_being_shown(
+    make: Callable[..., OpenAIEmbedder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret\n")
+    with pytest.raises(ConfigurationError, match="header 'OpenAI-Organization'") as caught:
+        make().embed(["a"])
+    assert "org-secret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
 @pytest.mark.parametrize("url", ["http://me:password1@host/v1", "https://h/v1?key=password1", "host", "ftp://x", 3])
 def test_a_url_with_a_secret_in_it_is_refused_without_repeating_it(url: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url must") as caught:
@@ -271,11 +419,46 @@ def test_a_saved_url_is_not_sent_the_key_of_the_environment(
     loaded = load_embedder(tmp_path)
     loaded.embed(["a"])
     assert server.keys == ["Bearer none"]
-    own = OpenAIEmbedder.from_pretrained(tmp_path, api_key="another key")
+    own = OpenAIEmbedder.from_pretrained(tmp_path, api_key="another-key")
     own.embed(["a"])
-    assert server.keys[-1] == "Bearer another key"
+    assert server.keys[-1] == "Bearer another-key"
     for one in (loaded, own):
         one._client.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("key", [None, "a-key-of-that-server"])
+async def test_a_saved_url_is_sent_nothing_of_the_environment(
+    key: str | None,
+    server: Any,
+    make: Callable[..., OpenAIEmbedder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "mine-admin")
+    monkeypatch.setenv("OPENAI_ORG_ID", "mine-org")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "mine-project")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer mine\nX-Mine: mine-x\nuser-agent-2: mine")
+    save_embedder(make(), tmp_path)
+    make().embed(["a"])
+    assert "mine-org" in server.headers[0].values()  # That they would be sent is what this is about.
+    server.headers.clear()
+    caplog.clear()
+    loaded = OpenAIEmbedder.from_pretrained(tmp_path, api_key=key)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert server.url.split("/")[2] in record.getMessage()
+    await asyncio.to_thread(loaded.embed, ["a"])
+    await loaded.aembed(["b"])
+    await loaded.aclose()
+    loaded._client.close()
+    assert len(server.headers) == 2
+    for headers in server.headers:
+        assert headers["authorization"] == f"Bearer {key or 'none'}"
+        assert not {"openai-organization", "openai-project", "x-mine", "user-agent-2"} & headers.keys()
+        assert "mine" not in "".join(headers.values())
+    assert len(caplog.records) == 1
 
 
 def test_without_a_key_the_error_says_where_one_is_looked_for() -> None:

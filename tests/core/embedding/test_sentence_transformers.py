@@ -7,14 +7,17 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from prefroute.embedding import as_embedder, load_embedder, save_embedder
+from prefroute.embedding._model_files import refuse_code
 from prefroute.embedding.sentence_transformers import SentenceTransformerEmbedder
 from prefroute.errors import ConfigurationError, EmbeddingError, MissingExtraError, PersistenceError, PromptTypeError
 
@@ -199,6 +202,86 @@ def test_a_folder_that_holds_no_model_is_an_error_with_a_remedy(tmp_path: Path) 
         SentenceTransformerEmbedder(tmp_path).embed(["a"])
     assert str(tmp_path) in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+PLAIN = "sentence_transformers.models.Transformer"
+
+
+def folder_of(tmp_path: Path, files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"modules.json": [{"type": "modeling_x.Boom", "path": ""}]},
+        {"modules.json": [{"type": PLAIN, "path": ""}, {"type": "os.system", "path": "1"}]},
+        {"modules.json": [{"type": "sentence_transformers_evil.Boom"}]},
+        {"modules.json": [{"path": ""}]},
+        {"modules.json": [{"type": [PLAIN]}]},
+        {"modules.json": {"type": PLAIN}},
+        {"modules.json": ["x"]},
+        {"modules.json": "{"},
+        {"modules.json": "[" * 100_000},
+        {"modules.json": [{"type": PLAIN, "path": "../other"}]},
+        {"modules.json": [{"type": PLAIN, "path": "/other"}]},
+        {"modules.json": [{"type": PLAIN, "path": 3}]},
+        {"modules.json": [{"type": PLAIN, "path": "1"}], "1/config.json": {"activation_function": "evil.Boom"}},
+        {"modules.json": [{"type": PLAIN, "path": "1"}], "1/router_config.json": {"types": {"a": "evil.Boom"}}},
+        {"modules.json": [{"type": PLAIN, "path": "1"}], "1/config.json": {"types": {"../..": PLAIN}}},
+        {
+            "modules.json": [{"type": PLAIN, "path": ""}],
+            "config.json": {"types": {"a": PLAIN}},
+            "a/wordembedding_config.json": {"tokenizer_class": "evil.Boom"},
+        },
+    ],
+)
+def test_a_model_that_names_code_is_refused(files: dict[str, Any], tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, files)
+    with pytest.raises(ConfigurationError, match="the embedding model 'm'"):
+        refuse_code(folder / "modules.json", source="'m'")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {
+            "modules.json": [
+                {"type": PLAIN, "path": ""},
+                {"type": "sentence_transformers.models.Dense", "path": "2_D"},
+            ],
+            "config.json": {"activation_function": "gelu_new", "tokenizer_class": "BertTokenizer"},
+            "2_D/config.json": {"activation_function": "torch.nn.modules.activation.Tanh", "types": {"2_D": PLAIN}},
+            "tokenizer_config.json": ["x"],
+        },
+    ],
+)
+def test_a_model_of_the_librarys_own_classes_is_not(files: dict[str, Any], tmp_path: Path) -> None:
+    refuse_code(folder_of(tmp_path, files) / "modules.json", source="'m'")
+
+
+def test_code_of_a_saved_folder_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a library that would run it, as those before 6.0 do."""
+    model = folder_of(tmp_path / "model", {"modules.json": [{"type": "modeling_x.Boom", "path": ""}]})
+    made = []
+    library: Any = ModuleType("sentence_transformers")
+    library.SentenceTransformer = lambda *args, **_: made.append(args)
+    util: Any = ModuleType("sentence_transformers.util")
+    util.load_file_path = lambda name, file, **_: str(model / file) if name in {str(model), "hub/model"} else None
+    library.util = util
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    monkeypatch.setitem(sys.modules, "sentence_transformers.util", util)
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.setattr("prefroute.embedding.sentence_transformers._quiet", nullcontext)
+    for name in (str(model), "hub/model"):
+        save_embedder(SentenceTransformerEmbedder(name), tmp_path / "saved")
+        with pytest.raises(ConfigurationError, match=r"names the class 'modeling_x.Boom'.*load it yourself"):
+            load_embedder(tmp_path / "saved").embed(["a"])
+    assert not made
 
 
 @has_minilm
