@@ -25,7 +25,7 @@ import numpy as np
 from prefroute.data import Battles, ResponseTable, read_responses
 from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder, SurfaceEmbedder, as_embedder
 from prefroute.embedding.cache import CachedEmbedder
-from prefroute.evaluation.metrics import apgr, cpt
+from prefroute.evaluation import apgr, cpt, draw_counts, resampled_apgr
 from prefroute.routers.baselines import PromptLengthRouter, RandomRouter
 from prefroute.routers.knn import KNNRouter
 from prefroute.routers.logistic_regression import LogisticRegressionRouter
@@ -186,9 +186,8 @@ class Results:
         }
         for name, measure in measures.items():
             own[name].append(measure())
-        generator = np.random.default_rng(split.seed)
-        draws = generator.multinomial(len(gains), np.full(len(gains), 1.0 / len(gains)), size=RESAMPLES)
-        low, high = np.percentile([apgr(scores, gains, draw) for draw in draws], (2.5, 97.5))
+        draws = draw_counts(len(gains), RESAMPLES, split.seed)
+        low, high = np.percentile(resampled_apgr(scores, gains, draws), (2.5, 97.5))
         own["low"].append(float(low))
         own["high"].append(float(high))
 

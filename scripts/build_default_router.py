@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from default_router.candidates import SEED, Candidate, Factorization, all_candidates
 from default_router.distil import CLUSTERS, DIMENSIONS, as_embedder, clustered, distil
-from default_router.metrics import draw_counts, interval, resampled_apgr
+from default_router.metrics import interval
 from default_router.report import render
 from default_router.sources import MIN_EXPECTED_WIN, Source, read_alpaca_eval, read_training_sources
 from default_router.validation import (
@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.progress import track
 
 from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder
-from prefroute.evaluation import apgr
+from prefroute.evaluation import apgr, draw_counts, resampled_apgr
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
 from prefroute.types import ModelPair
 

@@ -30,6 +30,20 @@ _SMALLEST_MATRIX = 2
 Criterion = Literal["variance", "squares"]
 
 
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logistic function: the probability that a difference of strengths stands for.
+
+    Args:
+        logits: Any shape.
+
+    Returns:
+        Probabilities, of the same shape.
+    """
+    # tanh does not overflow, where exp(-logit) would.
+    probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return probabilities
+
+
 def win_matrix(
     model_a: NDArray[np.integer],
     model_b: NDArray[np.integer],

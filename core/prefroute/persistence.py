@@ -343,14 +343,31 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_config(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Write `config.json` of a router or part, with the format fields added."""
+    """Write `config.json` of a router or part, with the format fields added; the folder is made if missing."""
     header = {"format": "prefroute", "format_version": FORMAT_VERSION, "prefroute_version": __version__}
     try:
         text = json.dumps(header | dict(fields), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     except (TypeError, ValueError) as error:
         msg = f"settings must be JSON values: {error}"
         raise PersistenceError(msg) from error
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG_FILE, text.encode())
+
+
+def read_settings(model: type[T], folder: Path) -> T:
+    """Read the settings of a part that is made of nothing else.
+
+    Args:
+        model: As for `validated`.
+        folder: Where its `config.json` lies.
+
+    Returns:
+        The settings.
+
+    Raises:
+        PersistenceError: There are none that can be read.
+    """
+    return validated(model, read_config(folder).get("settings"), folder / CONFIG_FILE)
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
@@ -437,9 +454,14 @@ def _router_class(folder: Path, config: Mapping[str, Any], own_class: type[Route
 
 
 def _class_named(name: str) -> type[Router]:
-    module, _, attribute = _ROUTER_CLASSES[name].partition(":")
-    found: type[Router] = getattr(import_module(module), attribute)
+    found: type[Router] = imported(_ROUTER_CLASSES[name])
     return found
+
+
+def imported(place: str) -> Any:
+    """What stands at `module:name`; the module is imported only now."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _locate(name_or_path: str | Path | None) -> Path:

@@ -63,6 +63,27 @@ def checked_pair(options: DataOptions, cache: Path | None = None) -> ModelPair:
     return ModelPair(strong=options.strong, weak=options.weak)
 
 
+def opened(
+    options: DataOptions, embedding: EmbeddingOptions, *, needed: tuple[str, str, str] | None = None
+) -> tuple[ModelPair, TrainingData, Embedder | None]:
+    """What a router over an embedder is trained from; what can be refused is refused before the data are read.
+
+    Args:
+        options: Of the command.
+        embedding: Of the command.
+        needed: A module that training needs, with what needs it and the extra that brings it, as for `needs`.
+
+    Returns:
+        The pair, the data, and the embedder, None for the router's own choice.
+    """
+    pair = checked_pair(options, embedding.cache)
+    if needed is not None:
+        needs(*needed)
+    embedder = opened_embedder(embedding)
+    data = read_data(options)
+    return pair, data, fitted_embedder(embedder, data)
+
+
 def opened_embedder(options: EmbeddingOptions) -> Embedder | None:
     """The embedder, tried on a word: what it lacks should be told before the data are read.
 

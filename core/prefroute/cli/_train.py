@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from prefroute.cli._learning import (
-    checked_pair,
-    fitted_embedder,
-    needs,
-    opened_embedder,
-    read_data,
-    shows_progress,
-)
+from prefroute.cli._learning import checked_pair, opened, read_data, shows_progress
 from prefroute.cli._options import DataOptions, EmbeddingOptions, SeedOption, with_options
 from prefroute.cli._summary import save_and_tell
 from prefroute.errors import ConfigurationError
@@ -64,14 +57,12 @@ def similarity_weighted(
     seed: SeedOption = 0,
 ) -> None:
     """Weigh battles by similarity to the prompt."""
-    pair = checked_pair(options, embedding.cache)
-    embedder = opened_embedder(embedding)
-    data = read_data(options)
+    pair, data, embedder = opened(options, embedding)
     from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
 
     router = SimilarityWeightedRouter.fit(
         data.battles,
-        embedder=fitted_embedder(embedder, data),
+        embedder=embedder,
         pair=pair,
         num_tiers=tiers,
         base=base or None,
@@ -126,12 +117,9 @@ def matrix_factorization(
     changes = {name: value for name, value in given.items() if value is not None}
     start = MatrixFactorizationConfig.published if published else MatrixFactorizationConfig
     config = start(**changes, device=device, seed=seed)
-    pair = checked_pair(options, embedding.cache)
-    needs("torch", "training a matrix factorization", "train")
-    embedder = opened_embedder(embedding)
-    data = read_data(options)
+    pair, data, embedder = opened(options, embedding, needed=("torch", "training a matrix factorization", "train"))
     router = train_matrix_factorization(
-        data.battles, embedder=fitted_embedder(embedder, data), pair=pair, config=config, progress=shows_progress()
+        data.battles, embedder=embedder, pair=pair, config=config, progress=shows_progress()
     )
     save_and_tell(router, data, options, _training_of(router), _limits_of(router, config))
 
@@ -150,14 +138,12 @@ def knn(
     seed: SeedOption = 0,
 ) -> None:
     """A baseline: the mean of the nearest prompts."""
-    pair = checked_pair(options, embedding.cache)
-    embedder = opened_embedder(embedding)
-    data = read_data(options)
+    pair, data, embedder = opened(options, embedding)
     from prefroute.routers.knn import KNNRouter
 
     router = KNNRouter.fit(
         data.battles,
-        embedder=fitted_embedder(embedder, data),
+        embedder=embedder,
         pair=pair,
         k=neighbours,
         index_dtype=index_dtype,
@@ -171,14 +157,11 @@ def knn(
 @with_options
 def logistic_regression(options: DataOptions, embedding: EmbeddingOptions, *, seed: SeedOption = 0) -> None:
     """A baseline on the embedding (scikit-learn)."""
-    pair = checked_pair(options, embedding.cache)
-    needs("sklearn", "fitting a logistic regression", "train")
-    embedder = opened_embedder(embedding)
-    data = read_data(options)
+    pair, data, embedder = opened(options, embedding, needed=("sklearn", "fitting a logistic regression", "train"))
     from prefroute.routers.logistic_regression import LogisticRegressionRouter
 
     router = LogisticRegressionRouter.fit(
-        data.battles, embedder=fitted_embedder(embedder, data), pair=pair, seed=seed, progress=shows_progress()
+        data.battles, embedder=embedder, pair=pair, seed=seed, progress=shows_progress()
     )
     save_and_tell(router, data, options, {"C": router.c})
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from prefroute._progress import tracked
 from prefroute.data.report import shown
 from prefroute.errors import ConfigurationError, DataError
 from prefroute.inputs import as_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -125,7 +126,7 @@ def nearest_prompts(
     place = {text: i for i, text in reversed(list(enumerate(others)))}
     similarity = np.empty(len(prompts))
     nearest = np.empty(len(prompts), dtype=np.int64)
-    for start in _tracked(range(0, len(prompts), CHUNK), shown=progress):
+    for start in tracked(range(0, len(prompts), CHUNK), "comparing prompts", progress=progress):
         part = prompts[start : start + CHUNK]
         rows = slice(start, start + len(part))
         similarity[rows], nearest[rows] = _best(_unit(model, part), known)
@@ -152,13 +153,3 @@ def _unit(embedder: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
     # A text that embeds to zero keeps the zero vector, whose cosine with anything is taken as 0.
     norms: NDArray[np.float32] = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.maximum(norms, 1e-30)).astype(np.float32, copy=False)
-
-
-def _tracked(steps: range, *, shown: bool) -> Iterator[int]:
-    if not shown:
-        yield from steps
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(steps, "comparing prompts", console=Console(stderr=True))

@@ -11,7 +11,7 @@ import numpy as np
 
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.inputs import as_prompts, finite_or_none
-from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
+from prefroute.persistence import CONFIG_FILE, read_config, read_settings, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -79,9 +79,7 @@ class LengthEmbedder:
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write `config.json`."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, {"embedder_type": self.embedder_type, "settings": asdict(self)})
+        write_config(Path(path), {"embedder_type": self.embedder_type, "settings": asdict(self)})
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -90,8 +88,7 @@ class LengthEmbedder:
         Raises:
             PersistenceError: The folder holds no readable length embedder.
         """
-        folder = Path(path)
-        return validated(cls, read_config(folder).get("settings"), folder / CONFIG_FILE)
+        return read_settings(cls, Path(path))
 
 
 class ConcatenatedEmbedder:
@@ -167,7 +164,6 @@ class ConcatenatedEmbedder:
         from prefroute.embedding.registry import save_embedder
 
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
         for number, part in enumerate(self.parts):
             save_embedder(part, folder / str(number))
         write_config(folder, {"embedder_type": self.embedder_type, "parts": len(self.parts)})

@@ -26,7 +26,7 @@ from prefroute.embedding._rows import (
 from prefroute.embedding._secrets import as_key, masked, secrets_of, tells
 from prefroute.errors import ConfigurationError, EmbeddingError, MissingExtraError
 from prefroute.inputs import as_prompts, finite_or_none
-from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
+from prefroute.persistence import read_settings, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -239,9 +239,7 @@ class OpenAIEmbedder:
         Args:
             path: Folder; made if missing.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, {"embedder_type": self.embedder_type, "settings": asdict(self._settings)})
+        write_config(Path(path), {"embedder_type": self.embedder_type, "settings": asdict(self._settings)})
 
     @classmethod
     def from_pretrained(
@@ -266,7 +264,7 @@ class OpenAIEmbedder:
             PersistenceError: The folder holds no readable embedder.
         """
         folder = Path(path)
-        settings = validated(_Settings, read_config(folder).get("settings"), folder / CONFIG_FILE)
+        settings = read_settings(_Settings, folder)
         if settings.base_url is not None and api_key is None:
             api_key = _NO_KEY
         loaded = cls(**asdict(settings), api_key=api_key, client=client, async_client=async_client)

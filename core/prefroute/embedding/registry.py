@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefroute.embedding.combined import ConcatenatedEmbedder, LengthEmbedder
 from prefroute.embedding.static import StaticEmbedder
 from prefroute.embedding.surface import SurfaceEmbedder
 from prefroute.errors import ConfigurationError, PersistenceError
-from prefroute.persistence import CONFIG_FILE, DEFAULT_ROUTER, read_config, write_config
+from prefroute.persistence import CONFIG_FILE, DEFAULT_ROUTER, imported, read_config, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +111,7 @@ def _by_name(name: str, longer: float) -> Embedder:
     if name == "minilm":
         kind_name, model = "sentence-transformers", name
     if kind_name in {"sentence-transformers", "openai"} and model:
-        found: Embedder = _class_of(kind_name)(model)
+        found: Embedder = imported(_EMBEDDER_CLASSES[kind_name])(model)
         return found
     msg = f"unknown embedder {reprlib.repr(name)}; known: {_KNOWN}; several joined by +"
     raise ConfigurationError(msg)
@@ -141,7 +140,6 @@ def save_embedder(embedder: Embedder, path: str | Path) -> None:
     if save is not None:
         save(folder)
         return
-    folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, {"embedder_type": EXTERNAL, "name": type(embedder).__name__})
 
 
@@ -174,7 +172,7 @@ def load_embedder(path: str | Path) -> Embedder:
         )
         raise PersistenceError(msg)
     try:
-        found: Embedder = _class_of(kind).from_pretrained(folder)
+        found: Embedder = imported(_EMBEDDER_CLASSES[kind]).from_pretrained(folder)
     except ConfigurationError as error:
         msg = f"{folder / CONFIG_FILE}: {error}"
         raise PersistenceError(msg) from error
@@ -193,8 +191,3 @@ def _refuse_model(folder: Path) -> None:
     if is_model:
         msg = f"{folder} holds a model, not a saved embedder; give it as sentence-transformers:{folder}"
         raise PersistenceError(msg)
-
-
-def _class_of(kind: str) -> Any:
-    module, _, name = _EMBEDDER_CLASSES[kind].partition(":")
-    return getattr(import_module(module), name)

@@ -18,7 +18,7 @@ from prefroute.embedding._model_files import MODULES_FILE, refuse_code
 from prefroute.embedding._rows import MAX_CHARACTERS, PROBE, as_rows, as_size
 from prefroute.errors import ConfigurationError, MissingExtraError
 from prefroute.inputs import as_prompts
-from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
+from prefroute.persistence import read_settings, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -196,9 +196,7 @@ class SentenceTransformerEmbedder:
             path: Folder; made if missing. A model that is a folder is written down as it was given, so a
                 relative one is looked for from wherever the router is loaded.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, {"embedder_type": self.embedder_type, "settings": asdict(self._settings)})
+        write_config(Path(path), {"embedder_type": self.embedder_type, "settings": asdict(self._settings)})
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str | None = None) -> Self:
@@ -214,9 +212,7 @@ class SentenceTransformerEmbedder:
         Raises:
             PersistenceError: The folder holds no readable embedder.
         """
-        folder = Path(path)
-        settings = validated(_Settings, read_config(folder).get("settings"), folder / CONFIG_FILE)
-        return cls(**asdict(settings), device=device)
+        return cls(**asdict(read_settings(_Settings, Path(path))), device=device)
 
 
 def _load(settings: _Settings, device: str | None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_prompts, finite_or_none
-from prefroute.persistence import CONFIG_FILE, read_config, validated, write_config
+from prefroute.persistence import read_settings, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,9 +103,7 @@ class SurfaceEmbedder:
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write `config.json`."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_config(folder, {"embedder_type": self.embedder_type, "settings": asdict(self)})
+        write_config(Path(path), {"embedder_type": self.embedder_type, "settings": asdict(self)})
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -114,8 +112,7 @@ class SurfaceEmbedder:
         Raises:
             PersistenceError: The folder holds no readable surface embedder.
         """
-        folder = Path(path)
-        return validated(cls, read_config(folder).get("settings"), folder / CONFIG_FILE)
+        return read_settings(cls, Path(path))
 
 
 def _features(texts: list[str]) -> NDArray[np.float64]:

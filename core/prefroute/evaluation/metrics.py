@@ -83,6 +83,40 @@ def apgr(scores: NDArray[np.float64], gains: NDArray[np.float64], counts: NDArra
     return float(np.sum(np.diff(shares) * (recovered[1:] + recovered[:-1])) / 2.0)
 
 
+def draw_counts(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Bootstrap draws of n prompts.
+
+    Args:
+        n: Prompts.
+        resamples: Draws of n of them, with replacement.
+        seed: Of the generator.
+
+    Returns:
+        How often each prompt is in each resample, shape (resamples, n).
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n, np.full(n, 1.0 / n), size=resamples)
+
+
+def resampled_apgr(
+    scores: NDArray[np.float64], gains: NDArray[np.float64], draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """`apgr` on each resample of the prompts.
+
+    Args:
+        scores: Shape (n,).
+        gains: Shape (n,).
+        draws: From `draw_counts`, shape (r, n).
+
+    Returns:
+        Shape (r,).
+
+    Raises:
+        ConfigurationError: As `recovery_curve`.
+    """
+    return np.array([apgr(scores, gains, counts) for counts in draws])
+
+
 def cpt(
     scores: NDArray[np.float64],
     gains: NDArray[np.float64],

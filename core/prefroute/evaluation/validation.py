@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefroute.evaluation.metrics import apgr
+from prefroute.evaluation.metrics import apgr, draw_counts, resampled_apgr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,9 +67,7 @@ def validate(
     area = apgr(scores, gains) if count else float("nan")
     if np.isnan(area):
         return Validation(prompts=count, apgr=None, low=None, high=None, length_apgr=None)
-    random = np.random.default_rng(seed)
-    draws = random.multinomial(count, np.full(count, 1.0 / count), size=_RESAMPLES)
-    areas = [apgr(scores, gains, draw) for draw in draws]
+    areas = resampled_apgr(scores, gains, draw_counts(count, _RESAMPLES, seed))
     low, high = np.nanpercentile(areas, _INTERVAL)
     length_area = apgr(np.asarray(lengths, dtype=np.float64), gains)
     return Validation(prompts=count, apgr=area, low=float(low), high=float(high), length_apgr=length_area)

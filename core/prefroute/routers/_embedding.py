@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prefroute._limits import Failure, attempt
+from prefroute._progress import tracked
 from prefroute.embedding import as_embedder
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_prompts
 from prefroute.router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from prefroute.embedding import Embedder
-
-T = TypeVar("T")
 
 _TEXTS = 256
 """Prompts embedded at a time in training: how often the progress bar moves and Ctrl-C is heard."""
@@ -113,7 +112,7 @@ def embedded(embedder: Embedder, texts: Sequence[str], *, progress: bool = False
     Raises:
         ConfigurationError: The embedder does not give one row a text.
     """
-    for start in shown(range(0, len(texts), _TEXTS), "Embedding", progress=progress):
+    for start in tracked(range(0, len(texts), _TEXTS), "Embedding", progress=progress):
         block = list(texts[start : start + _TEXTS])
         found = embedder.embed(block)
         rows = len(found) if hasattr(found, "__len__") else 0
@@ -124,11 +123,18 @@ def embedded(embedder: Embedder, texts: Sequence[str], *, progress: bool = False
         yield found
 
 
-def shown(steps: Sequence[T], description: str, *, progress: bool) -> Iterable[T]:
-    """The steps, with a bar on stderr where `progress` asks for one."""
-    if not progress:
-        return steps
-    from rich.console import Console
-    from rich.progress import track
+def deal_folds(groups: NDArray[np.int64], folds: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Deal prompts into the folds of a cross-validation.
 
-    return track(steps, description, console=Console(stderr=True))
+    Args:
+        groups: From `prompt_groups`: spellings of one prompt stay in one fold, or each would tell the other's
+            label; shape (p,).
+        folds: Folds at most; there are fewer where there are fewer groups.
+        random: Draws them.
+
+    Returns:
+        The fold of each prompt, from 0, shape (p,).
+    """
+    count = int(groups.max()) + 1
+    dealt: NDArray[np.int64] = (random.permutation(count) % min(folds, count))[groups]
+    return dealt

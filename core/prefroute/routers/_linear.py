@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError, DataError
 from prefroute.routers._embedding import EmbeddingRouter, embedded
 
@@ -149,13 +150,6 @@ class Standardisation(NamedTuple):
 def _squares(rows: NDArray[np.float32], centre: NDArray[np.float64]) -> NDArray[np.float64]:
     found: NDArray[np.float64] = np.sum((rows - centre) ** 2, axis=0)
     return found
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logistic function, shape (n,)."""
-    # tanh does not overflow, where exp(-logit) would.
-    probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * logits)
-    return probabilities
 
 
 def embedded_rows(embedder: Embedder, prompts: Sequence[str], *, progress: bool) -> NDArray[np.float32]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from prefroute._progress import tracked
+from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError
-from prefroute.routers._embedding import shown
+from prefroute.routers._embedding import deal_folds
 from prefroute.routers._index import moved
 
 if TYPE_CHECKING:
@@ -44,9 +46,7 @@ class Candidate:
 
 def win_probabilities(strengths: NDArray[np.float64], strong: int, weak: int) -> NDArray[np.float64]:
     """P(strong wins) from strengths of tiers, shape (b, num_tiers); shape (b,)."""
-    # tanh does not overflow, where exp(-x) would.
-    probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * (strengths[:, strong] - strengths[:, weak]))
-    return probabilities
+    return sigmoid(strengths[:, strong] - strengths[:, weak])
 
 
 def left_out_strengths(
@@ -76,7 +76,7 @@ def left_out_strengths(
     count = min(len(index), _affordable(_SAMPLED, len(index)))
     own = np.sort(np.random.default_rng(seed).choice(len(index), count, replace=False))
     found = np.empty((count, sums.num_tiers))
-    for batch in shown(list(index.batches(count)), "Finding the threshold", progress=progress):
+    for batch in tracked(list(index.batches(count)), "Finding the threshold", progress=progress):
         rows = own[batch]
         own_entries = groups[:, None] == groups[rows]
         # Without a name for the cosines, so that two batches of them are never held at once.
@@ -182,7 +182,7 @@ def choose(
             "give one base and centred=True or False instead of leaving the choice open"
         )
         raise ConfigurationError(msg)
-    folds = (np.random.default_rng(seed).permutation(int(groups.max()) + 1) % _FOLDS)[groups]
+    folds = deal_folds(groups, _FOLDS, np.random.default_rng(seed))
     found: dict[Candidate, NDArray[np.float64]] = {}
     for centred in sorted({candidate.centred for candidate in candidates}):
         view = CentredView(index) if centred else index
@@ -227,7 +227,7 @@ def _held_out_scores(
 ) -> NDArray[np.float64]:
     """P(strong wins) of each prompt for each base, shape (bases, prompts)."""
     scores = np.empty((len(bases), len(judged)))
-    for fold in shown(range(_FOLDS), "Choosing", progress=progress):
+    for fold in tracked(range(_FOLDS), "Choosing", progress=progress):
         members = np.flatnonzero(folds[judged] == fold)
         hidden = folds == fold
         for batch in index.batches(len(members)):

@@ -89,9 +89,12 @@ class SimilarityData:
 
     def with_held_out(self, strengths: NDArray[np.float64]) -> SimilarityData:
         """The same with other held-out strengths."""
-        found = replace(self, held_out=strengths)
-        vars(found)["sums"] = self.sums  # So that the next query need not make them again.
-        return found
+        return replace(self, held_out=strengths).with_sums(self.sums)
+
+    def with_sums(self, sums: TierSums) -> SimilarityData:
+        """The same, given its battles by pair of tiers, so that they need not be made again."""
+        vars(self)["sums"] = sums
+        return self
 
     @property
     def waiting(self) -> int:

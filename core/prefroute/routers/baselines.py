@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError, ConvergenceError, PersistenceError
 from prefroute.inputs import as_pair, as_prompts, finite_or_none
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
@@ -233,7 +234,7 @@ def _newton(
     coefficients = np.zeros(design.shape[1])
     total = weights.sum()
     for _ in range(_MAX_STEPS):
-        probabilities = 0.5 + 0.5 * np.tanh(0.5 * (design @ coefficients))
+        probabilities = sigmoid(design @ coefficients)
         gradient = design.T @ (weights * (probabilities - outcomes))
         if np.abs(gradient).max() <= _TOLERANCE * total:
             return coefficients

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from prefroute._progress import tracked
 from prefroute.data import prompt_groups
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, DataError, PersistenceError
 from prefroute.evaluation import validate
 from prefroute.inputs import as_pair, as_seed
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, SavedRouter, validated
-from prefroute.routers._embedding import EmbeddingRouter, embedded, shown, training_embedder
+from prefroute.routers._embedding import EmbeddingRouter, deal_folds, embedded, training_embedder
 from prefroute.routers._index import DEFAULT_EMBEDDER, IndexDtype, SimilarityIndex, build_index, check_embedder
 from prefroute.routers._turns import Turn
 from prefroute.types import ModelPair  # noqa: TC001 - read from the annotation when settings are checked
@@ -208,13 +209,11 @@ class KNNRouter(EmbeddingRouter):
         """Set k and the threshold from prompts kept out, and tell what is recovered of them."""
         count = len(self.index)
         random = np.random.default_rng(seed)
-        groups = prompt_groups(prompts)
-        parts = min(_FOLDS, int(groups.max()) + 1)
-        folds = (random.permutation(int(groups.max()) + 1) % parts)[groups]
+        folds = deal_folds(prompt_groups(prompts), _FOLDS, random)
         judged = np.sort(random.permutation(count)[:_JUDGED])
         left = count - int(np.bincount(folds).max())
         scores = np.empty((len(ks), len(judged)))
-        for batch in shown(list(self.index.batches(len(judged))), "Choosing k", progress=progress):
+        for batch in tracked(list(self.index.batches(len(judged))), "Choosing k", progress=progress):
             rows = judged[batch]
             cosines = np.ascontiguousarray(self.index.cosines(self.index.unpacked(rows)).T)
             cosines[folds[rows][:, None] == folds] = -np.inf
@@ -227,7 +226,8 @@ class KNNRouter(EmbeddingRouter):
         lengths = [len(prompts[row]) for row in judged]
         # Less the mean outcome outside the fold: see `validate`.
         levels = [
-            np.average(self.outcomes[folds != fold], weights=self.weights[folds != fold]) for fold in range(parts)
+            np.average(self.outcomes[folds != fold], weights=self.weights[folds != fold])
+            for fold in range(int(folds.max()) + 1)
         ]
         self.validation = validate(scores[best] - np.array(levels)[folds[judged]], self.outcomes[judged], lengths)
 

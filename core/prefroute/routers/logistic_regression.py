@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from prefroute._progress import tracked
+from prefroute.bradley_terry import sigmoid
 from prefroute.data import prompt_groups
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, ConvergenceError, DataError, MissingExtraError, PersistenceError
 from prefroute.evaluation import validate
 from prefroute.inputs import as_pair, as_seed, finite_or_none
 from prefroute.persistence import CONFIG_FILE, EMBEDDER_FOLDER, TENSORS_FILE, SavedRouter, validated
-from prefroute.routers._embedding import training_embedder
+from prefroute.routers._embedding import deal_folds, training_embedder
 from prefroute.routers._linear import (
     DEFAULT_EMBEDDER,
     LinearRouter,
@@ -23,7 +25,6 @@ from prefroute.routers._linear import (
     embedded_rows,
     finite_array,
     part_widths,
-    sigmoid,
 )
 from prefroute.types import ModelPair
 
@@ -222,16 +223,11 @@ def _best_c(
     The logits are without the intercepts: these are higher where the prompts held out were worse for the strong
     model, and pooled over the folds that alone would rank prompts against their outcomes.
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    groups = prompt_groups(labels.prompts)  # Spellings of one prompt stay together.
-    places = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
-    fold_of = (places % folds)[groups]
+    fold_of = deal_folds(prompt_groups(labels.prompts), folds, np.random.default_rng(seed))
     logits = np.empty((len(grid), len(rows)))
     directed = np.empty_like(logits)
     parts = range(int(fold_of.max()) + 1)
-    for fold in track(parts, "Cross-validation", console=Console(stderr=True), disable=not progress, transient=True):
+    for fold in tracked(parts, "Cross-validation", progress=progress, transient=True):
         out = fold_of == fold
         for index, c in enumerate(grid):
             coefficients, intercept = _fit(rows[~out], labels.outcomes[~out], labels.weights[~out], c)

@@ -219,7 +219,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             group_ids=group_ids(prompts),
             placement=placement,
             weight_unit=unit,
-        )
+        ).with_sums(sums)
         router = cls(
             embedder=embedder,
             data=_with_held_out(data, chosen.base, ridge, seed, progress=progress),

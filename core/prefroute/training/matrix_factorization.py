@@ -14,7 +14,7 @@ from prefroute.data import prompt_groups
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError
 from prefroute.evaluation import validate
 from prefroute.inputs import as_pair
-from prefroute.routers._embedding import training_embedder
+from prefroute.routers._embedding import deal_folds, training_embedder
 from prefroute.routers._linear import DEFAULT_EMBEDDER, Standardisation, embedded_rows, part_widths
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter, TrainingReport
 from prefroute.training.config import MatrixFactorizationConfig
@@ -145,14 +145,12 @@ def _deal(prompts: Sequence[str], config: MatrixFactorizationConfig) -> NDArray[
     if count < _FEWEST_PROMPTS:
         msg = f"all battles are over one prompt, {reprlib.repr(prompts[0])}; at least {_FEWEST_PROMPTS} are needed"
         raise DataError(msg)
-    places = np.random.default_rng(config.seed).permutation(count)
+    random = np.random.default_rng(config.seed)
     folds = config.folds or (_FOLDS if count <= _FEW_PROMPTS else 1)
     if folds > 1:
-        dealt = places % min(folds, count)
-    else:
-        held_out = min(max(1, round(count * config.validation_share)), count - 1)
-        dealt = np.where(places < held_out, 0, -1)
-    found: NDArray[np.int64] = dealt[groups]
+        return deal_folds(groups, folds, random)
+    held_out = min(max(1, round(count * config.validation_share)), count - 1)
+    found: NDArray[np.int64] = np.where(random.permutation(count) < held_out, 0, -1)[groups]
     return found
 
 
