@@ -45,6 +45,8 @@ DEFAULT_ROUTER = Path(__file__).parent / "pretrained" / "default"
 EMBEDDER_FOLDER = "embedder"
 
 _ROUTER_CLASSES = {
+    "bert": "prefroute.routers.bert:BertRouter",
+    "causal-lm": "prefroute.routers.causal_lm:CausalLMRouter",
     "knn": "prefroute.routers.knn:KNNRouter",
     "logistic-regression": "prefroute.routers.logistic_regression:LogisticRegressionRouter",
     "matrix-factorization": "prefroute.routers.matrix_factorization:MatrixFactorizationRouter",
@@ -81,6 +83,9 @@ def _after_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
+_HUB_FILES = ("*.json", "*.safetensors", "*.npy", "*.txt", "*.model")
+"""What is fetched from the hub: settings, arrays, and vocabularies of tokenizers. Never code, never pickles."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -92,11 +97,15 @@ class SavedRouter:
         settings: JSON-safe settings.
         tensors: Arrays by name.
         embedder: What the caller of `load_router` gave in place of the saved one.
+        device: Where the caller wants it to compute.
+        dtype: Which numbers the caller wants it to compute with.
     """
 
     settings: dict[str, Any]
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
     embedder: Embedder | None = None
+    device: str | None = None
+    dtype: str | None = None
 
     def embedder_of(self, folder: Path) -> Embedder:
         """The embedder that the caller gave, or else the one saved in the router's folder."""
@@ -105,7 +114,13 @@ class SavedRouter:
         return load_embedder(folder / EMBEDDER_FOLDER) if self.embedder is None else self.embedder
 
 
-def load_router(name_or_path: str | Path | None = None, *, embedder: str | Path | Embedder | None = None) -> Router:
+def load_router(
+    name_or_path: str | Path | None = None,
+    *,
+    embedder: str | Path | Embedder | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Router:
     """Load a router; a local folder first, then the Hugging Face hub.
 
     Args:
@@ -114,6 +129,9 @@ def load_router(name_or_path: str | Path | None = None, *, embedder: str | Path 
             `"prompt-length"` are the baselines of these names, untrained.
         embedder: An embedder, or its name as in `as_embedder`, in place of the one that was saved; it must
             give the same vectors. Needed where the saved one could not be saved.
+        device: Where a router around a transformer computes, as torch names it; None for a GPU where there is one.
+        dtype: The numbers it computes with: `"float32"`, `"bfloat16"`, `"float16"`, or `"int8"` on a CPU; None for
+            bfloat16 where the device multiplies it in hardware, else float32.
 
     Returns:
         The router, with the default threshold it was saved with.
@@ -121,19 +139,23 @@ def load_router(name_or_path: str | Path | None = None, *, embedder: str | Path 
     Raises:
         RouterNotFoundError: There is no such folder and it cannot be fetched from the hub.
         PersistenceError: The folder does not hold a router that this version reads.
-        ConfigurationError: An embedder is given to a router that has none, or does not fit it.
+        ConfigurationError: An embedder, a device or a dtype is given to a router that has none, or cannot be used.
+        MissingExtraError: What the router computes with is not installed.
     """
-    return read_router(name_or_path, embedder=embedder)
+    return read_router(name_or_path, embedder=embedder, device=device, dtype=dtype)
 
 
 def read_router(
     name_or_path: str | Path | None,
     own_class: type[Router] | None = None,
     embedder: str | Path | Embedder | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Router:
     """`load_router`, or with `own_class` also a router whose type is not one of prefroute's own."""
     if isinstance(name_or_path, str) and name_or_path in _UNTRAINED and not Path(name_or_path).is_dir():
         _refuse_embedder(name_or_path, embedder)
+        _refuse_placement(name_or_path, device, dtype)
         return _class_named(name_or_path)()
     folder = _locate(name_or_path)
     config = read_config(folder)
@@ -148,10 +170,12 @@ def read_router(
         raise PersistenceError(msg)
     tensors = read_tensors(folder / TENSORS_FILE) if TENSORS_FILE in files else {}
     given = None if embedder is None else _as_embedder(embedder)
-    saved = SavedRouter(settings=settings, tensors=tensors, embedder=given)
+    saved = SavedRouter(settings=settings, tensors=tensors, embedder=given, device=device, dtype=dtype)
     router = router_class._from_saved(saved, folder)  # noqa: SLF001 - its hook
     if getattr(router, "embedder", None) is not given:
         _refuse_embedder(type(router).__name__, given)
+    if not hasattr(router, "device"):
+        _refuse_placement(type(router).__name__, device, dtype)
     # After reading: a folder that is written anew at this moment is noticed too.
     _check_files(folder, files)
     if config.get("threshold") is not None:
@@ -177,6 +201,14 @@ def _refuse_embedder(name: str, embedder: object) -> None:
     if embedder is not None:
         msg = f"{name} uses no embedder, got {reprlib.repr(embedder)}; leave embedder= out"
         raise ConfigurationError(msg)
+
+
+def _refuse_placement(name: str, device: object, dtype: object) -> None:
+    given = {"device": device, "dtype": dtype}
+    for option, value in given.items():
+        if value is not None:
+            msg = f"{name} computes with numpy, got {option}={reprlib.repr(value)}; leave {option}= out"
+            raise ConfigurationError(msg)
 
 
 def save_router(router: Router, path: str | Path) -> None:
@@ -230,7 +262,7 @@ def _stage(router: Router, staging: Path) -> None:
             "threshold": None if router.threshold is None else as_threshold(router.threshold),
             **validation,
             "settings": saved.settings,
-            "files": {file.relative_to(staging).as_posix(): _digest(file) for file in files},
+            "files": {file.relative_to(staging).as_posix(): digest_of(file) for file in files},
         },
     )
 
@@ -273,7 +305,8 @@ def _leaves(name: str) -> bool:
     return bool(PureWindowsPath(name).anchor) or ".." in re.split(r"[/\\]", name)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """What a file is known by: the SHA-256 of it, or of many samples of a large one."""
     if not path.is_file():  # A pipe or a device would be read for ever.
         msg = "not a file"
         raise ValueError(msg)
@@ -297,7 +330,7 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
             msg = f"{folder / CONFIG_FILE} names {reprlib.repr(name)}, which lies outside the folder"
             raise PersistenceError(msg)
         try:
-            found = _digest(path)
+            found = digest_of(path)
         except (OSError, ValueError) as error:
             msg = f"{folder}: {reprlib.repr(name)} cannot be read: {error}"
             raise PersistenceError(msg) from error
@@ -491,7 +524,7 @@ def _from_hub(repository: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.npy"]))
+        return Path(snapshot_download(repository, allow_patterns=list(_HUB_FILES)))
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         msg = f"no folder {repository}, and the hub gave no router of that name: {type(error).__name__}: {reason}"

@@ -202,13 +202,20 @@ class Router(ABC):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path | None = None, *, embedder: str | Path | Embedder | None = None
+        cls,
+        name_or_path: str | Path | None = None,
+        *,
+        embedder: str | Path | Embedder | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
     ) -> Self:
         """Load a saved router and check that it is of this class.
 
         Args:
             name_or_path: As for `load_router`.
             embedder: As for `load_router`.
+            device: As for `load_router`.
+            dtype: As for `load_router`.
 
         Returns:
             The router.
@@ -218,7 +225,7 @@ class Router(ABC):
         """
         from prefroute.persistence import read_router
 
-        router = read_router(name_or_path, cls, embedder)
+        router = read_router(name_or_path, cls, embedder, device, dtype)
         if not isinstance(router, cls):
             msg = f"{name_or_path or 'the bundled default'} holds a {type(router).__name__}, not a {cls.__name__}"
             raise PersistenceError(msg)

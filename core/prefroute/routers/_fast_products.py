@@ -7,11 +7,12 @@ would take seconds, so they are never used; and neither is torch in a forked pro
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from prefroute._torch import has_cpu_bfloat16, is_forked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,36 +21,19 @@ LEVELS = 127
 """Steps of int8 on either side of 0."""
 
 
-_is_child = False
-"""Whether this process was forked: torch's pool of threads is not in the child, and waiting for it never ends."""
-
-
-def _after_fork() -> None:
-    global _is_child  # noqa: PLW0603 - what a fork leaves behind is a fact of the process
-    _is_child = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 def has_bfloat16() -> bool:
     """Whether rows of bfloat16 can be multiplied as they are."""
-    return not _is_child and _cpu_has_bfloat16()
+    return not is_forked() and _cpu_has_bfloat16()
 
 
 def has_int8() -> bool:
     """Whether rows of int8 can be multiplied as they are, with sums in int32."""
-    return not _is_child and _cpu_has_int8()
+    return not is_forked() and _cpu_has_int8()
 
 
 @cache
 def _cpu_has_bfloat16() -> bool:
-    torch = _torch()
-    try:
-        return torch is not None and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - no other way
-    except (AttributeError, RuntimeError):
-        return False
+    return has_cpu_bfloat16()
 
 
 @cache

@@ -165,7 +165,7 @@ def fit_factors(
     """
     import torch
 
-    device = torch.device(_device_name(config.device))
+    device = torch.device(config.device)
     factors = _Factors(models, embeddings.shape[1], config, seed, device)
     data = _Data(embeddings, train, config, seed, device)
     validation = _tensors(held_out, device)
@@ -241,11 +241,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefroute._torch import as_device, needs_torch
 from prefroute.bradley_terry import rate_models, win_matrix
 from prefroute.data import prompt_groups
-from prefroute.errors import ConfigurationError, DataError, MissingExtraError
+from prefroute.errors import ConfigurationError, DataError
 from prefroute.evaluation import validate
 from prefroute.inputs import as_pair
 from prefroute.routers._embedding import deal_folds, training_embedder
@@ -73,10 +73,8 @@ def train_matrix_factorization(
     if not isinstance(config, MatrixFactorizationConfig):
         msg = f"config must be a MatrixFactorizationConfig, got {type(config).__name__}; None for the defaults"
         raise ConfigurationError(msg)
-    if find_spec("torch") is None:
-        msg = 'training a matrix factorization needs torch: pip install "prefroute[train]"'
-        raise MissingExtraError(msg)
-    _check_device(config.device)
+    needs_torch("training a matrix factorization", "torch", extra="train")
+    config = replace(config, device=as_device(config.device))
     used = _usable(battles, as_pair(pair), config)
     found = training_embedder(embedder, used.prompts, default=DEFAULT_EMBEDDER)
     embeddings = embedded_rows(found, used.prompts, progress=progress)
@@ -255,16 +253,3 @@ def _ratings(battles: Battles) -> NDArray[np.float64]:
     """Elo rating of each model by all battles, shape (m,)."""
     wins = win_matrix(battles.model_a, battles.model_b, battles.outcomes, battles.weights, len(battles.models))
     return rate_models(wins)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device == "auto":
-        return
-    try:
-        torch.empty(0, device=device)
-    except Exception as error:  # torch raises RuntimeError, AssertionError and others, by device
-        reason = (str(error).splitlines() or [""])[0]
-        msg = f"device {device!r} cannot be used: {reason}; leave it at 'auto', or name one that torch has here"
-        raise ConfigurationError(msg) from error

@@ -1,0 +1,256 @@
+"""What the routers around a fine-tuned transformer share: scoring in batches of tokens, saving, loading."""
+
+from __future__ import annotations
+
+import shutil
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefroute._torch import needs_torch, use_threads_that_are_there
+from prefroute._transformers import quiet_loading
+from prefroute.bradley_terry import sigmoid
+from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.inputs import as_pair, as_prompts, finite_or_none
+from prefroute.persistence import digest_of
+from prefroute.router import Router
+from prefroute.routers._token_batches import token_batches
+from prefroute.routers._turns import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from prefroute.types import ModelPair
+
+MODEL_FOLDER = "model"
+"""Where in a saved router the model and its tokenizer lie, as the transformers library writes them."""
+
+CPU_TOKENS, GPU_TOKENS = 1024, 16384
+"""Tokens of a batch: as many as keep two cores busy within their caches, and a GPU."""
+
+CHARACTERS_A_TOKEN = 16
+"""More than any text has: characters beyond this many times the window are cut before the text becomes tokens."""
+
+_SERVING = ("torch", "transformers", "accelerate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningReport:
+    """What came out of fine-tuning a transformer.
+
+    Attributes:
+        model: The model it began with, as it was named.
+        prompts: Distinct prompts learnt from.
+        validation_prompts: Prompts held out.
+        steps: Optimiser steps made.
+        best_step: The step whose weights were kept: that of the least held-out loss.
+        train_loss: Log loss a prompt over the last steps before the end, in nats.
+        validation_loss: Log loss a held-out prompt at the best step, in nats.
+    """
+
+    model: str
+    prompts: int
+    validation_prompts: int
+    steps: int
+    best_step: int
+    train_loss: float
+    validation_loss: float
+
+
+class TransformerRouter(Router):
+    """A router around a transformer that gives a few logits a prompt.
+
+    Threads may share it: they take turns, a batch each. In a forked process it computes in one thread, on the CPU.
+
+    Attributes:
+        model: The `PreTrainedModel`, in evaluation mode.
+        tokenizer: Its tokenizer.
+        pair: The two models that are routed between.
+        label_values: What each label counts towards P(strong wins), shape (k,).
+        max_length: Tokens of a prompt that are read; the middle of a longer one is left out.
+        token_budget: Tokens that are computed at once, padding counted; may be set.
+        training: What came out of its training, if it was trained here.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        pair: ModelPair,
+        label_values: Sequence[float],
+        max_length: int,
+        threshold: float | None,
+        training: FineTuningReport | None,
+    ) -> None:
+        """Store the parts; see the subclasses."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.pair = as_pair(pair)
+        self.label_values = _checked_values(label_values)
+        self.max_length = _checked_length(max_length)
+        self.threshold = threshold
+        self.training = training
+        self.token_budget = CPU_TOKENS if self.device.startswith("cpu") else GPU_TOKENS
+        self._turn = Turn()
+        self._files: ModelFiles | None = None
+
+    def __repr__(self) -> str:
+        """The pair, the architecture, its size and where it computes."""
+        kind = getattr(self.model.config, "model_type", type(self.model).__name__)
+        size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        return f"{type(self).__name__}({self.pair}, {kind}, {size:.0f} M parameters on {self.device!r})"
+
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+        return str(next(self.model.parameters()).device)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The two of its pair, sorted."""
+        return tuple(sorted((self.pair.strong, self.pair.weak)))
+
+    @abstractmethod
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of each text as the model wants them, at most `max_length`."""
+
+    @abstractmethod
+    def _logits(self, rows: list[list[int]]) -> Any:
+        """Logits of the labels, a tensor of shape (n, k); called by one thread at a time."""
+
+    def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
+        """Estimate P(strong model wins) for each prompt; see `Router.win_probability`."""
+        import torch
+
+        texts = as_prompts(prompts)
+        if not texts:
+            return np.empty(0)
+        use_threads_that_are_there()
+        rows = self._encode(texts)
+        scores = np.empty(len(rows))
+        for batch in token_batches([len(row) for row in rows], self.token_budget):
+            with self._turn, torch.inference_mode():
+                logits = self._logits([rows[place] for place in batch]).float().cpu().numpy()
+            scores[batch] = probabilities(logits, self.label_values)
+        return scores
+
+    def _save_model(self, folder: Path) -> None:
+        """Write the model and its tokenizer: the files they were loaded from, or else what is in memory."""
+        if self._files is not None:
+            self._files.copy_to(folder)
+        else:
+            save_model_files(self.model, self.tokenizer, folder)
+
+
+def probabilities(logits: NDArray[Any], label_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P(strong wins) from the logits of the labels.
+
+    Args:
+        logits: Shape (n, k).
+        label_values: What each label counts towards it, shape (k,); of a single label, the logistic function of its
+            logit counts.
+
+    Returns:
+        Shape (n,).
+    """
+    wide = logits.astype(np.float64)
+    if wide.shape[1] == 1:
+        return sigmoid(wide[:, 0])
+    shares = np.exp(wide - wide.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = (shares @ label_values) / shares.sum(axis=1)
+    return np.clip(found, 0.0, 1.0)
+
+
+def needs_transformers(what: str) -> None:
+    """Refuse early what the extra `transformers` is needed for.
+
+    Raises:
+        MissingExtraError: A package of it is not installed.
+    """
+    needs_torch(what, *_SERVING, extra="transformers")
+
+
+def save_model_files(model: Any, tokenizer: Any, folder: Path, **options: Any) -> None:
+    """Write a model and its tokenizer as safetensors and JSON, and nothing that only code would read.
+
+    Args:
+        model: A `PreTrainedModel`.
+        tokenizer: Its tokenizer.
+        folder: Where to.
+        **options: Of the model's own `save_pretrained`.
+
+    Raises:
+        PersistenceError: The model's weights are int8, which are made at loading.
+    """
+    if any("Int8Linear" in type(module).__name__ for module in model.modules()):
+        msg = "weights in int8 cannot be saved; load the model with dtype='float32' and save that"
+        raise PersistenceError(msg)
+    with quiet_loading():
+        model.save_pretrained(folder, **options)
+        tokenizer.save_pretrained(folder)
+    keep_plain_files(folder)
+
+
+def keep_plain_files(folder: Path) -> None:
+    """Remove what is not read when a model is loaded, pickles among them."""
+    # That file alone makes the tokenizer; a vocabulary for other libraries, and a chat template, are not read then.
+    kept = {".json", ".safetensors"} | (set() if (folder / "tokenizer.json").is_file() else {".txt", ".model"})
+    for path in folder.iterdir():
+        if path.is_file() and path.suffix not in kept:
+            path.unlink()
+
+
+class ModelFiles:
+    """The files that a model was loaded from, to be copied as they are: in memory its numbers may be fewer bits.
+
+    Args:
+        folder: Where they lie.
+        keep: Held as long as this; a temporary folder, say.
+    """
+
+    def __init__(self, folder: Path, keep: Any = None) -> None:
+        self.folder = folder
+        self._keep = keep
+        self._digests = self._found()
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy them.
+
+        Raises:
+            PersistenceError: They are not what they were when the model was loaded.
+        """
+        try:
+            changed = self._found() != self._digests
+        except OSError:
+            changed = True
+        if changed or not self._digests:
+            msg = f"the model's files in {self.folder} have changed since it was loaded from there; load it again"
+            raise PersistenceError(msg)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self._digests:
+            shutil.copyfile(self.folder / name, folder / name)
+
+    def _found(self) -> dict[str, str]:
+        return {path.name: digest_of(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
+
+
+def _checked_values(label_values: Sequence[float]) -> NDArray[np.float64]:
+    numbers = [finite_or_none(value) for value in label_values]
+    values = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
+    if not len(values) or not ((values >= 0) & (values <= 1)).all() or (len(values) > 1 and np.ptp(values) == 0):
+        msg = f"label_values must be one number from 0 to 1 a label, not all the same; got {list(label_values)!r}"
+        raise ConfigurationError(msg)
+    return values
+
+
+def _checked_length(max_length: int) -> int:
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 8:  # noqa: PLR2004 - and specials
+        msg = f"max_length must be an integer of at least 8, got {max_length!r}"
+        raise ConfigurationError(msg)
+    return max_length

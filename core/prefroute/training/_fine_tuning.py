@@ -1,0 +1,334 @@
+"""Fine-tuning by the transformers library's `Trainer`: one process or many, resumable, best checkpoint kept.
+
+Only imported once training starts: it needs torch and transformers at import.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from prefroute._transformers import quiet_loading
+from prefroute.errors import ConfigurationError, ConvergenceError
+from prefroute.training._checkpoints import BEST, open_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from prefroute.training._examples import Examples
+    from prefroute.training.config import FineTuningConfig
+
+_WARM_LOGS = 20
+"""Times that the training loss is told between the beginning and the end."""
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Examples as tokens.
+
+    Args:
+        tokens: Of each of n prompts.
+        examples: Their targets and weights.
+    """
+
+    def __init__(self, tokens: Sequence[Sequence[int]], examples: Examples) -> None:
+        self.tokens = tokens
+        self.examples = examples
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.tokens)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One example."""
+        return {
+            "tokens": self.tokens[row],
+            "targets": self.examples.targets[row],
+            "weights": self.examples.weights[row],
+        }
+
+
+class Task(NamedTuple):
+    """What is to be learnt, by which model.
+
+    Attributes:
+        model: A `PreTrainedModel`, or one that peft has wrapped.
+        train: To learn from.
+        held_out: To choose the best checkpoint by.
+        inputs: Makes the model's keyword arguments of the tokens of a batch.
+        options: Further keyword arguments of each call of the model.
+        logits: Takes the logits that the loss is over from the model's, the labels' first, shape (n, k) or more.
+    """
+
+    model: Any
+    train: Rows
+    held_out: Rows
+    inputs: Callable[[list[Sequence[int]]], dict[str, Any]]
+    options: dict[str, Any]
+    logits: Callable[[Any], torch.Tensor]
+
+
+class Outcome(NamedTuple):
+    """How training went; see `FineTuningReport`."""
+
+    steps: int
+    best_step: int
+    train_loss: float
+    validation_loss: float
+
+
+def log_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Mean log loss of soft labels.
+
+    Args:
+        logits: Shape (n, k) or more, the labels' first; of one label, that of a win.
+        targets: Shape (n, k).
+        weights: Of mean 1 over all examples, shape (n,).
+
+    Returns:
+        The sum of the weighted losses over n.
+    """
+    wide = logits.float()
+    if wide.shape[1] == 1:
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(wide[:, 0], targets[:, 0], reduction="none")
+    else:
+        # -sum over the labels of target * log share; tokens beyond the labels have no target.
+        shares = wide.log_softmax(dim=1)[:, : targets.shape[1]]
+        losses = -(targets * shares).sum(dim=1)
+    return (losses * weights).mean()
+
+
+class _SoftLabelTrainer(Trainer):
+    """A `Trainer` whose loss is the weighted log loss of soft labels."""
+
+    def __init__(self, *, task: Task, **given: Any) -> None:
+        super().__init__(model=task.model, train_dataset=task.train, eval_dataset=task.held_out, **given)
+        self._task = task
+        # The loss is a mean over the batch, so the library has to divide it by the parts of a step.
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the library's signature
+        num_items_in_batch: Any = None,  # noqa: ARG002 - the library's signature
+    ) -> Any:
+        """The loss of a batch."""
+        given = dict(inputs)
+        targets, weights = given.pop("targets"), given.pop("weights")
+        outputs = model(**given, **self._task.options)
+        loss = log_loss(self._task.logits(outputs.logits), targets, weights)
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Progress(TrainerCallback):
+    """A bar on stderr with both losses."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+        self._task: Any = None
+        self._losses: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._bar.start()
+        self._task = self._bar.add_task("Fine-tuning", total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self._bar.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        names = {"loss": "loss", "eval_loss": "held out"}
+        self._losses |= {names[name]: value for name, value in (logs or {}).items() if name in names}
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
+        self._bar.update(self._task, description=f"Fine-tuning: {shown}" if shown else "Fine-tuning")
+
+    def stop(self) -> None:
+        """Take the bar's hands off the terminal, however training ended."""
+        self._bar.stop()
+
+
+def fine_tune(
+    task: Task,
+    config: FineTuningConfig,
+    folder: Path,
+    *,
+    run: dict[str, Any],
+    resume: bool,
+    progress: bool,
+    save_best: Callable[[Trainer, Path], None],
+) -> Outcome:
+    """Train, keep the weights of the least held-out loss, and write them to `best` in the folder of the run.
+
+    Args:
+        task: What is to be learnt.
+        config: The settings.
+        folder: For the checkpoints; the same one for all processes.
+        run: As `run_of` gives it.
+        resume: Whether to go on from the last checkpoint there.
+        progress: Whether the first process shows a bar on stderr.
+        save_best: Writes the trainer's model to a folder; called by every process.
+
+    Returns:
+        How it went.
+
+    Raises:
+        ConfigurationError: The batch cannot be shared between the processes, or the run cannot be resumed.
+        ConvergenceError: The held-out loss was not a number at any checkpoint.
+    """
+    arguments = _arguments(config, folder, len(task.train))
+    if not hasattr(torch.distributed, "is_initialized") or arguments.world_size == 1:
+        last = open_run(folder, run, resume=resume)
+    else:
+        last = _open_together(folder, run, resume=resume)
+    bar = _Progress() if progress and arguments.process_index == 0 else None
+    with quiet_loading():
+        trainer = _SoftLabelTrainer(
+            task=task, args=arguments, data_collator=_collator(task), callbacks=None if bar is None else [bar]
+        )
+        trainer.pop_callback(_printer())
+        try:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:
+            if bar is not None:
+                bar.stop()
+        state = trainer.state
+        best_loss = math.nan if state.best_metric is None else float(state.best_metric)
+        if not state.best_global_step or not math.isfinite(best_loss):
+            msg = "the held-out loss was not a number at any checkpoint; give a lower learning rate"
+            raise ConvergenceError(msg)
+        best = folder / BEST
+        if arguments.process_index == 0:
+            shutil.rmtree(best, ignore_errors=True)
+        wait_for_all()
+        save_best(trainer, best)
+        wait_for_all()
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return Outcome(
+        steps=int(state.global_step),
+        best_step=int(state.best_global_step),
+        train_loss=float(losses[-1]) if losses else math.nan,
+        validation_loss=best_loss,
+    )
+
+
+def wait_for_all() -> None:
+    """Wait until every process of the run is here; at once where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from this seed whatever is drawn from the process's own generators, and give them back as they were."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the library draws from these
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - as above
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002 - as above
+
+
+def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> TrainingArguments:
+    # The library takes these from the environment that a launcher has set; the rest below depends on them.
+    probe = TrainingArguments(output_dir=str(folder), use_cpu=config.device == "cpu", report_to="none")
+    world = probe.world_size
+    if config.batch_size % world:
+        msg = f"batch_size {config.batch_size} cannot be shared by {world} processes; give a multiple of {world}"
+        raise ConfigurationError(msg)
+    share = config.batch_size // world
+    micro = min(share, config.micro_batch_size or share)
+    if share % micro:
+        msg = (
+            f"micro_batch_size {micro} does not divide the share of {share} prompts that each of {world} processes has"
+        )
+        raise ConfigurationError(msg)
+    a_pass = max(1, math.ceil(examples / config.batch_size))
+    steps = config.steps if config.epochs is None else max(1, math.ceil(config.epochs * a_pass))
+    every = max(1, steps // config.evaluations)
+    on_gpu = probe.device.type == "cuda"
+    rises = config.schedule == "constant" and config.warmup > 0
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=micro,
+        per_device_eval_batch_size=max(micro, min(16, 4 * micro)),
+        gradient_accumulation_steps=share // micro,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if rises else config.schedule,
+        warmup_steps=round(config.warmup * steps),
+        weight_decay=config.weight_decay,
+        gradient_checkpointing=config.gradient_checkpointing,
+        bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=1,  # and the best
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=max(1, steps // _WARM_LOGS),
+        prediction_loss_only=True,
+        label_names=["targets"],
+        remove_unused_columns=False,
+        seed=config.seed,
+        data_seed=config.seed,
+        use_cpu=config.device == "cpu",
+        dataloader_pin_memory=on_gpu,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    # Several GPUs without a launcher: the library would spread the batch over them by threads and enlarge it.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # noqa: SLF001 - there is no other way to say so
+    return arguments
+
+
+def _open_together(folder: Path, run: dict[str, Any], *, resume: bool) -> Path | None:
+    """The first process opens the folder; what it finds, or what is wrong, all of them get."""
+    found: list[Any] = [None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            found = [open_run(folder, run, resume=resume)]
+        except ConfigurationError as error:
+            found = [error]
+    torch.distributed.broadcast_object_list(found, src=0)
+    if isinstance(found[0], ConfigurationError):
+        raise found[0]
+    last: Path | None = found[0]
+    return last
+
+
+def _collator(task: Task) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        targets: NDArray[np.float32] = np.stack([row["targets"] for row in rows])
+        weights = np.array([row["weights"] for row in rows], dtype=np.float32)
+        inputs = task.inputs([row["tokens"] for row in rows])
+        return inputs | {"targets": torch.from_numpy(targets), "weights": torch.from_numpy(weights)}
+
+    return collate
+
+
+def _printer() -> Any:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
