@@ -1,11 +1,13 @@
-"""Fakes for tests of code that uses a router: no model, no files, no randomness."""
+"""Fakes for tests of code that uses a router: no download, no key, no chance."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from prefroute._torch import needs_torch
 from prefroute.inputs import as_prompts
 from prefroute.router import Router
 
@@ -17,7 +19,14 @@ if TYPE_CHECKING:
 
     from prefroute.types import OnError
 
-__all__ = ["FailingRouter", "FakeEmbedder", "FixedRouter", "SlowRouter"]
+__all__ = [
+    "FailingRouter",
+    "FakeEmbedder",
+    "FixedRouter",
+    "SlowRouter",
+    "write_tiny_encoder",
+    "write_tiny_llama",
+]
 
 
 class FixedRouter(Router):
@@ -118,3 +127,118 @@ class FakeEmbedder:
             row[:] = np.random.default_rng(seed).standard_normal(self.dimension)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
+
+
+def write_tiny_encoder(
+    folder: str | Path, *, texts: Sequence[str] = (), labels: int | None = None, seed: int = 0, **config: Any
+) -> Path:
+    """Write a BERT of random weights with a tokenizer, for tests of training and serving that download nothing.
+
+    Args:
+        folder: Where to.
+        texts: What the tokenizer's byte pairs are learnt from.
+        labels: Of the classification head; None to leave the head to training.
+        seed: Of the weights.
+        **config: Fields of the library's `BertConfig`, and `vocabulary`, the most tokens that are learnt; by default
+            2 layers of 32, 128 positions, no dropout.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+    """
+    needs_torch("a tiny encoder", "torch", "transformers", extra="transformers")
+    import torch
+    import transformers
+
+    tokenizer = _tokenizer(texts, config.pop("vocabulary", 400), begin="[CLS]", end="[SEP]", around=True)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": tokenizer.pad_token_id,
+        **({} if labels is None else {"num_labels": labels}),
+    }
+    settings = transformers.BertConfig(**(sizes | config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kind: Any = transformers.BertModel if labels is None else transformers.BertForSequenceClassification
+        model = kind(settings)
+    return _written(folder, model, tokenizer)
+
+
+def write_tiny_llama(folder: str | Path, *, texts: Sequence[str] = (), seed: int = 0, **config: Any) -> Path:
+    """The same for a causal language model of the Llama kind.
+
+    Args:
+        folder: Where to.
+        texts: What the tokenizer's byte pairs are learnt from.
+        seed: Of the weights.
+        **config: Fields of the library's `LlamaConfig`, and `vocabulary`, the most tokens that are learnt; by default
+            2 layers of 32, 1,024 positions.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+    """
+    needs_torch("a tiny Llama", "torch", "transformers", extra="transformers")
+    import torch
+    import transformers
+
+    tokenizer = _tokenizer(texts, config.pop("vocabulary", 400), begin="<s>", end="</s>", around=False)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 1024,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        kind: Any = transformers.LlamaForCausalLM
+        model = kind(transformers.LlamaConfig(**(sizes | config)))
+    return _written(folder, model, tokenizer)
+
+
+def _tokenizer(texts: Sequence[str], vocabulary: int, *, begin: str, end: str, around: bool) -> Any:
+    """Byte pairs of these texts; whatever they lack is bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[begin, end, "[PAD]"],
+        show_progress=False,
+    )
+    words.train_from_iterator(list(texts), trainer)
+    if around:
+        places = [(begin, words.token_to_id(begin)), (end, words.token_to_id(end))]
+        words.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=places)
+    names = {"cls_token": begin, "sep_token": end} if around else {"bos_token": begin, "eos_token": end}
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=words, pad_token="[PAD]", **names)
+
+
+def _written(folder: str | Path, model: Any, tokenizer: Any) -> Path:
+    from prefroute._transformers import quiet_loading
+
+    place = Path(folder)
+    with quiet_loading():
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+    return place

@@ -42,6 +42,19 @@ class TrainingData:
     dropped: dict[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class JudgeScores:
+    """That the data are scores of the weak model's answers, with the strong model's as reference.
+
+    Attributes:
+        column: Where they stand.
+        most: The best score possible; 1 is the worst.
+    """
+
+    column: str
+    most: int
+
+
 def checked_pair(options: DataOptions, cache: Path | None = None) -> ModelPair:
     """The pair, once all that can be refused before any work is done has been looked at.
 
@@ -130,26 +143,15 @@ def _cached(part: Embedder, path: Path) -> Embedder:
     return CachedEmbedder(part, path, progress=shows_progress())
 
 
-def read_data(options: DataOptions) -> TrainingData:
-    """Read and clean the battles."""
-    from prefroute.data import ReadReport, drop_duplicates, drop_short_prompts, read_battles
+def read_data(options: DataOptions, scores: JudgeScores | None = None) -> TrainingData:
+    """Read and clean the battles, or the scores of a judge as battles."""
+    from prefroute.data import ReadReport, drop_duplicates, drop_short_prompts
     from prefroute.data.report import TableError
 
     report = ReadReport()
     logging.getLogger("prefroute.data").addHandler(_SILENT)
     try:
-        battles = read_battles(
-            _files(options),
-            format=options.format,
-            columns=options.columns or None,
-            values=_outcome_values(options.outcome),
-            models=(options.strong, options.weak),
-            margin=options.margin or 0.0,
-            turn=options.turn,
-            on_bad_row=options.on_bad_row,
-            report=report,
-            progress=shows_progress(),
-        )
+        battles = _read_battles(options, report) if scores is None else _read_scores(options, scores, report)
     except TableError as error:
         raise DataError(_in_options(error, options)) from error
     if options.margin is not None and all(file.format != "responses" for file in report.files):
@@ -170,6 +172,47 @@ def read_data(options: DataOptions) -> TrainingData:
     return TrainingData(battles=kept, report=report, dropped=dropped)
 
 
+def _read_battles(options: DataOptions, report: ReadReport) -> Battles:
+    from prefroute.data import read_battles
+
+    return read_battles(
+        _files(options),
+        format=options.format,
+        columns=options.columns or None,
+        values=_outcome_values(options.outcome),
+        models=(options.strong, options.weak),
+        margin=options.margin or 0.0,
+        turn=options.turn,
+        on_bad_row=options.on_bad_row,
+        report=report,
+        progress=shows_progress(),
+    )
+
+
+def _read_scores(options: DataOptions, scores: JudgeScores, report: ReadReport) -> Battles:
+    from prefroute.data import read_responses, reference_battles
+
+    unused = sorted(options.columns.keys() - {"prompt"})
+    if unused or options.outcome or options.margin is not None or options.format is not None:
+        named = [f"--{name}-column".replace("_", "-") for name in unused]
+        wrong = ", ".join(named) or "--outcome, --margin or --format"
+        msg = f"--score-column goes with --prompt-column alone, not with {wrong}"
+        raise ConfigurationError(msg)
+    scale = (1.0, float(scores.most))
+    table = read_responses(
+        _files(options),
+        [scores.column],
+        columns=options.columns or None,
+        scale=scale,
+        turn=options.turn,
+        on_bad_row=options.on_bad_row,
+        report=report,
+        progress=shows_progress(),
+    )
+    pair = ModelPair(strong=options.strong, weak=options.weak)
+    return reference_battles(table.prompts, table.quality[:, 0], pair, scale=scale, graded=True)
+
+
 def needs(module: str, what: str, extra: str) -> None:
     """Refuse early what would fail after the data were read and embedded.
 
@@ -187,7 +230,14 @@ def needs(module: str, what: str, extra: str) -> None:
 
 def shows_progress() -> bool:
     """Whether there is someone to show progress to."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty() and is_first()
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks and writes, of those that a launcher has started."""
+    from prefroute.training._fine_tuned import is_first_process
+
+    return is_first_process()
 
 
 def _in_options(error: TableError, options: DataOptions) -> str:

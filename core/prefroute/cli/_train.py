@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from prefroute.cli._fine_tune import bert, causal_lm
 from prefroute.cli._learning import checked_pair, opened, read_data, shows_progress
 from prefroute.cli._options import DataOptions, EmbeddingOptions, SeedOption, with_options
 from prefroute.cli._summary import save_and_tell
@@ -24,6 +25,8 @@ IndexDtypeOption = Annotated[
 ]
 
 train = typer.Typer()
+train.command()(bert)
+train.command()(causal_lm)
 
 
 @train.callback(invoke_without_command=True)

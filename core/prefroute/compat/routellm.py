@@ -1,4 +1,7 @@
-"""Checkpoints published by RouteLLM (github.com/lm-sys/RouteLLM, Apache-2.0), read without torch and without pickle."""
+"""Checkpoints published by RouteLLM (github.com/lm-sys/RouteLLM, Apache-2.0), read without pickle.
+
+The matrix factorization needs no torch; BERT and the causal LLM are transformers, and need it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefroute.embedding import as_embedder
-from prefroute.errors import PersistenceError, RouterNotFoundError
+from prefroute.errors import ConfigurationError, PersistenceError, RouterNotFoundError
 from prefroute.persistence import read_tensors
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
 from prefroute.types import ModelPair
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prefroute.embedding import Embedder
+    from prefroute.routers.bert import BertRouter
+    from prefroute.routers.causal_lm import CausalLMRouter
 
 EMBEDDING_MODEL = "openai:text-embedding-3-small"
 """The published checkpoints are trained on vectors of this model, 1,536 long."""
@@ -57,6 +62,15 @@ _IGNORED = ("Q.weight",)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _FILE = "model.safetensors"
+
+_INSTRUCTION_FILES = ("system_ft_v5.txt", "classifier_ft_v5.txt")
+"""What the model is asked to do, and what stands around the question, in a causal-LLM checkpoint."""
+
+BERT_LABEL_VALUES = (1.0, 0.0, 0.0)
+"""Win, tie, loss: a win alone counts."""
+
+LLAMA_3 = "meta-llama/Meta-Llama-3-8B"
+"""What the published causal-LLM checkpoints were trained from."""
 
 
 def load_matrix_factorization(
@@ -105,6 +119,107 @@ def load_matrix_factorization(
     )
 
 
+def load_bert(
+    path: str | Path,
+    *,
+    pair: ModelPair = DEFAULT_PAIR,
+    threshold: float | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> BertRouter:
+    """Load a BERT checkpoint of RouteLLM: three labels, of which a win alone counts, P = 1 - (p_tie + p_loss).
+
+    Args:
+        path: A folder, or a Hugging Face hub id such as `routellm/bert_gpt4_augmented`.
+        pair: What the router's two sides are called; the checkpoint knows only that one is the strong one.
+        threshold: The default threshold.
+        device: As for `load_router`.
+        dtype: As for `load_router`.
+
+    Returns:
+        The router.
+
+    Raises:
+        ConfigurationError: There is no such model, or it is no sequence classifier of three labels.
+        MissingExtraError: torch, transformers or accelerate is not installed.
+    """
+    from prefroute.routers.bert import BertRouter, load_bert_parts
+
+    model, tokenizer = load_bert_parts(path, device=device, dtype=dtype)
+    return BertRouter(model=model, tokenizer=tokenizer, pair=pair, label_values=BERT_LABEL_VALUES, threshold=threshold)
+
+
+def load_causal_lm(
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    pair: ModelPair = DEFAULT_PAIR,
+    threshold: float | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> CausalLMRouter:
+    """Load a causal-LLM checkpoint of RouteLLM: five label tokens, the last five ids; P = 1 - P(label >= 4).
+
+    The published code lets the model generate the assistant's header and then the label, in six passes; here the
+    header is part of the prompt and one pass gives the label's probabilities.
+
+    Args:
+        path: A folder, or a Hugging Face hub id such as `routellm/causal_llm_gpt4_augmented`. The instruction is read
+            from its `system_ft_v5.txt` and `classifier_ft_v5.txt`.
+        tokenizer: Folder or hub id of the tokenizer; None for beside the model if it has one, else that of Llama 3 8B,
+            which the published checkpoints were trained from and whose access has to be asked for.
+        pair: What the router's two sides are called.
+        threshold: The default threshold.
+        device: As for `load_router`.
+        dtype: As for `load_router`.
+
+    Returns:
+        The router.
+
+    Raises:
+        RouterNotFoundError: There is no such checkpoint, or it lacks its instruction.
+        ConfigurationError: The model or the tokenizer cannot be loaded, or do not fit each other.
+        MissingExtraError: torch, transformers or accelerate is not installed.
+    """
+    from prefroute.routers._prompt_format import build_format
+    from prefroute.routers.causal_lm import PUBLISHED_VALUES, CausalLMRouter, label_tokens, load_causal_parts
+
+    instruction, question = (_text_beside(path, name) for name in _INSTRUCTION_FILES)
+    own = (Path(path) / "tokenizer.json").is_file()
+    words_from = tokenizer if tokenizer is not None else path if own else LLAMA_3
+    model, words = load_causal_parts(path, tokenizer=words_from, device=device, dtype=dtype)
+    labels = label_tokens(len(PUBLISHED_VALUES))
+    words.add_tokens(list(labels), special_tokens=True)
+    found = [int(words.get_vocab()[label]) for label in labels]
+    rows = int(model.get_output_embeddings().weight.shape[0])
+    if found != list(range(rows - len(labels), rows)):
+        msg = (
+            f"{path} is no causal-LLM checkpoint of RouteLLM: {labels[0]} to {labels[-1]} should be the last of its "
+            f"{rows} tokens, but are numbers {found[0]} to {found[-1]}; give tokenizer="
+        )
+        raise ConfigurationError(msg)
+    return CausalLMRouter(
+        model=model,
+        tokenizer=words,
+        prompt_format=build_format(words, kind="llama-3", instruction=instruction, question=question),
+        labels=labels,
+        pair=pair,
+        label_values=PUBLISHED_VALUES,
+        threshold=threshold,
+    )
+
+
+def _text_beside(path: str | Path, name: str) -> str:
+    """A text file of a checkpoint."""
+    file = Path(path) / name if Path(path).is_dir() else _from_hub(str(path), name)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        wanted = " and ".join(_INSTRUCTION_FILES)
+        msg = f"{file} cannot be read: {error}; a causal-LLM checkpoint of RouteLLM has {wanted}"
+        raise RouterNotFoundError(msg) from error
+
+
 def _locate(path: str | Path) -> Path:
     found = Path(path)
     if found.suffix in _PICKLED or (found.is_dir() and not (found / _FILE).is_file()):
@@ -121,18 +236,18 @@ def _locate(path: str | Path) -> Path:
         return found / _FILE
     if found.is_file():
         return found
-    return _from_hub(str(path))
+    return _from_hub(str(path), _FILE)
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(repository: str, name: str) -> Path:
     try:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(repository, _FILE))
+        return Path(hf_hub_download(repository, name))
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         kind = type(error).__name__
-        msg = f"no file or folder {repository}, and the hub gave no {_FILE} of that name: {kind}: {reason}"
+        msg = f"no file or folder {repository}, and the hub gave no {name} of that name: {kind}: {reason}"
         raise RouterNotFoundError(msg) from error
 
 

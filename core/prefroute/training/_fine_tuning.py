@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from prefroute.training._examples import Examples
     from prefroute.training.config import FineTuningConfig
 
-_WARM_LOGS = 20
+_HELD_OUT = "log_loss"
+"""What the library calls the mean loss of the held-out prompts, which chooses the best checkpoint."""
+
+_LOGS = 20
 """Times that the training loss is told between the beginning and the end."""
 
 
@@ -86,8 +89,8 @@ class Outcome(NamedTuple):
     validation_loss: float
 
 
-def log_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Mean log loss of soft labels.
+def log_losses(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted log loss of each soft label.
 
     Args:
         logits: Shape (n, k) or more, the labels' first; of one label, that of a win.
@@ -95,7 +98,7 @@ def log_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor)
         weights: Of mean 1 over all examples, shape (n,).
 
     Returns:
-        The sum of the weighted losses over n.
+        Shape (n,), in nats.
     """
     wide = logits.float()
     if wide.shape[1] == 1:
@@ -104,7 +107,7 @@ def log_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor)
         # -sum over the labels of target * log share; tokens beyond the labels have no target.
         shares = wide.log_softmax(dim=1)[:, : targets.shape[1]]
         losses = -(targets * shares).sum(dim=1)
-    return (losses * weights).mean()
+    return losses * weights
 
 
 class _SoftLabelTrainer(Trainer):
@@ -123,12 +126,29 @@ class _SoftLabelTrainer(Trainer):
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the library's signature
         num_items_in_batch: Any = None,  # noqa: ARG002 - the library's signature
     ) -> Any:
-        """The loss of a batch."""
+        """The mean loss of a batch."""
+        losses = self._losses(model, inputs)
+        return (losses.mean(), {"losses": losses}) if return_outputs else losses.mean()
+
+    def _losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         given = dict(inputs)
         targets, weights = given.pop("targets"), given.pop("weights")
         outputs = model(**given, **self._task.options)
-        loss = log_loss(self._task.logits(outputs.logits), targets, weights)
-        return (loss, outputs) if return_outputs else loss
+        return log_losses(self._task.logits(outputs.logits), targets, weights)
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+        """The loss of each held-out prompt, for several processes repeat some and only losses a prompt can be told."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            losses = self._losses(model, self._prepare_inputs(inputs)).detach()
+        return losses.mean(), losses, losses
+
+    def get_eval_dataloader(self, *given: Any, **named: Any) -> Any:
+        """The held-out prompts, all of them: only passes over the training prompts leave a rest out."""
+        kept, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*given, **named)
+        finally:
+            self.args.dataloader_drop_last = kept
 
 
 class _Progress(TrainerCallback):
@@ -151,7 +171,7 @@ class _Progress(TrainerCallback):
         self._bar.update(self._task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        names = {"loss": "loss", "eval_loss": "held out"}
+        names = {"loss": "loss", f"eval_{_HELD_OUT}": "held out"}
         self._losses |= {names[name]: value for name, value in (logs or {}).items() if name in names}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
         self._bar.update(self._task, description=f"Fine-tuning: {shown}" if shown else "Fine-tuning")
@@ -197,7 +217,11 @@ def fine_tune(
     bar = _Progress() if progress and arguments.process_index == 0 else None
     with quiet_loading():
         trainer = _SoftLabelTrainer(
-            task=task, args=arguments, data_collator=_collator(task), callbacks=None if bar is None else [bar]
+            task=task,
+            args=arguments,
+            data_collator=_collator(task),
+            compute_metrics=lambda found: {_HELD_OUT: float(np.mean(found.predictions))},
+            callbacks=None if bar is None else [bar],
         )
         trainer.pop_callback(_printer())
         try:
@@ -231,6 +255,13 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def end_processes() -> None:
+    """Part from the other processes of the run, once nothing more is to be done together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from this seed whatever is drawn from the process's own generators, and give them back as they were."""
@@ -248,8 +279,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> TrainingArguments:
-    # The library takes these from the environment that a launcher has set; the rest below depends on them.
-    probe = TrainingArguments(output_dir=str(folder), use_cpu=config.device == "cpu", report_to="none")
+    # Said outright even where there is nothing else: the library then lets several processes share CPUs.
+    use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
+    # The library takes the number of processes from what a launcher has set; the rest below depends on it.
+    probe = TrainingArguments(output_dir=str(folder), use_cpu=use_cpu, report_to="none")
     world = probe.world_size
     if config.batch_size % world:
         msg = f"batch_size {config.batch_size} cannot be shared by {world} processes; give a multiple of {world}"
@@ -261,7 +294,7 @@ def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> Trainin
             f"micro_batch_size {micro} does not divide the share of {share} prompts that each of {world} processes has"
         )
         raise ConfigurationError(msg)
-    a_pass = max(1, math.ceil(examples / config.batch_size))
+    a_pass = max(1, examples // config.batch_size)
     steps = config.steps if config.epochs is None else max(1, math.ceil(config.epochs * a_pass))
     every = max(1, steps // config.evaluations)
     on_gpu = probe.device.type == "cuda"
@@ -284,16 +317,17 @@ def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> Trainin
         save_steps=every,
         save_total_limit=1,  # and the best
         load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model=_HELD_OUT,
         greater_is_better=False,
-        logging_steps=max(1, steps // _WARM_LOGS),
-        prediction_loss_only=True,
+        logging_steps=max(1, steps // _LOGS),
         label_names=["targets"],
         remove_unused_columns=False,
         seed=config.seed,
         data_seed=config.seed,
-        use_cpu=config.device == "cpu",
+        use_cpu=use_cpu,
         dataloader_pin_memory=on_gpu,
+        # Several processes would fill up the last batch of a pass with prompts that one process would not repeat.
+        dataloader_drop_last=examples >= config.batch_size,
         disable_tqdm=True,
         report_to="none",
     )

@@ -1,0 +1,194 @@
+"""`prefroute train bert` and `prefroute train causal-lm`: transformers fine-tuned, by one process or by many."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from prefroute.cli._learning import JudgeScores, checked_pair, is_first, needs, read_data, shows_progress
+from prefroute.cli._options import DataOptions, SeedOption, with_options
+from prefroute.cli._summary import save_and_tell
+from prefroute.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from prefroute.cli._learning import TrainingData
+    from prefroute.routers._transformer import TransformerRouter
+    from prefroute.training import BertConfig, CausalLMConfig
+
+Labels = Literal["1", "3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningOptions:
+    """How a transformer is fine-tuned."""
+
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Hub id or folder of the model to begin with.")] = (
+        None
+    )
+    epochs: Annotated[float | None, typer.Option(metavar="X", help="Passes over the prompts, instead of --steps.")] = (
+        None
+    )
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimiser steps; else 2000.")] = None
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Prompts a step, all processes together.")
+    ] = None
+    micro_batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Prompts that a process computes at once, to save memory.")
+    ] = None
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW.")] = None
+    max_length: Annotated[int | None, typer.Option(min=8, metavar="N", help="Tokens of a prompt that are read.")] = None
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
+    ] = False
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, or cpu where there is a GPU too.")] = "auto"
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Folder for checkpoints; else OUTPUT.checkpoints, removed once the router is saved.",
+        ),
+    ] = None
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run with the same settings was stopped.")
+    ] = False
+
+    def changes(self) -> dict[str, Any]:
+        """What is given, by field of the config."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value for name, value in own.items() if value is not None and name not in {"checkpoints", "resume"}
+        }
+
+    def folder(self, output: Path) -> Path:
+        """Where the checkpoints go."""
+        return self.checkpoints or output.with_name(f"{output.name}.checkpoints")
+
+
+@with_options
+def bert(
+    options: DataOptions,
+    tuning: FineTuningOptions,
+    *,
+    labels: Annotated[
+        Labels, typer.Option(help="1: the probability of a win; 3: of a win, a tie and a loss, as published.")
+    ] = "1",
+    seed: SeedOption = 0,
+) -> None:
+    """Fine-tune an encoder (torch, transformers)."""
+    from prefroute.training import BertConfig, train_bert
+
+    pair = checked_pair(options)
+    config = BertConfig(**tuning.changes(), labels=1 if labels == "1" else 3, seed=seed)
+    _needs_transformers()
+    data = read_data(options)
+    router = train_bert(
+        data.battles,
+        pair=pair,
+        config=config,
+        checkpoints=tuning.folder(options.output),
+        resume=tuning.resume,
+        progress=shows_progress(),
+    )
+    _finish(router, data, options, tuning, config)
+
+
+@with_options
+def causal_lm(
+    options: DataOptions,
+    tuning: FineTuningOptions,
+    *,
+    labels: Annotated[
+        int | None,
+        typer.Option(min=2, max=9, metavar="N", help="Label tokens; else 3, or 5 with --score-column."),
+    ] = None,
+    score_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The data are a judge's scores of the weak model's answers, 1 to --labels, in this column.",
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Start from the paper's settings, not from ours.")
+    ] = False,
+    instruction: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="What the model is asked to do, as a text file."
+        ),
+    ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train low-rank updates alone (peft), which take less memory."),
+    ] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Fine-tune a causal language model (torch, transformers)."""
+    from prefroute.training import CausalLMConfig, train_causal_lm
+
+    pair = checked_pair(options)
+    changes = tuning.changes() | {"seed": seed}
+    if labels is not None or (score_column is not None and not published):
+        changes["labels"] = labels or 5
+        changes["label_values"] = None
+    if instruction is not None:
+        changes["instruction"] = instruction.read_text(encoding="utf-8")
+    if lora_rank is not None:
+        changes["lora_rank"] = lora_rank
+    config = CausalLMConfig.published(**changes) if published else CausalLMConfig(**changes)
+    _needs_transformers()
+    if lora_rank is not None:
+        needs("peft", "training with LoRA", "train")
+    scores = None if score_column is None else JudgeScores(column=score_column, most=config.labels)
+    data = read_data(options, scores)
+    router = train_causal_lm(
+        data.battles,
+        pair=pair,
+        config=config,
+        checkpoints=tuning.folder(options.output),
+        resume=tuning.resume,
+        progress=shows_progress(),
+    )
+    _finish(router, data, options, tuning, config)
+
+
+def _needs_transformers() -> None:
+    for package in ("torch", "transformers", "accelerate"):
+        needs(package, "fine-tuning a transformer", "train")
+
+
+def _finish(
+    router: TransformerRouter,
+    data: TrainingData,
+    options: DataOptions,
+    tuning: FineTuningOptions,
+    config: BertConfig | CausalLMConfig,
+) -> None:
+    """Save and tell, by the first process alone."""
+    from prefroute.training._fine_tuning import end_processes
+
+    report = router.training
+    if report is None:
+        msg = "the trained router has no report of its training"
+        raise ConfigurationError(msg)
+    learnt = {
+        "model": report.model,
+        "steps": report.steps,
+        "best_step": report.best_step,
+        "log_loss": report.train_loss,
+        "log_loss_held_out": report.validation_loss,
+        "prompts_held_out": report.validation_prompts,
+    }
+    warnings = []
+    if report.best_step == report.steps and config.evaluations > 1:
+        warnings.append("the held-out loss was still falling at the last step; raise --steps or --epochs")
+    if is_first():
+        save_and_tell(router, data, options, learnt, warnings)
+        if tuning.checkpoints is None:
+            shutil.rmtree(tuning.folder(options.output), ignore_errors=True)
+    end_processes()
