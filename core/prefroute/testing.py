@@ -165,11 +165,11 @@ def write_tiny_encoder(
         "pad_token_id": tokenizer.pad_token_id,
         **({} if labels is None else {"num_labels": labels}),
     }
-    settings = transformers.BertConfig(**(sizes | config))
+    settings: Any = transformers.BertConfig
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         kind: Any = transformers.BertModel if labels is None else transformers.BertForSequenceClassification
-        model = kind(settings)
+        model = kind(settings(**(sizes | config)))
     return _written(folder, model, tokenizer)
 
 
@@ -229,9 +229,9 @@ def _tokenizer(texts: Sequence[str], vocabulary: int, *, begin: str, end: str, a
     if around:
         places = [(begin, words.token_to_id(begin)), (end, words.token_to_id(end))]
         words.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=places)
-    names = {"cls_token": begin, "sep_token": end} if around else {"bos_token": begin, "eos_token": end}
+    roles = ("cls_token", "sep_token") if around else ("bos_token", "eos_token")
     kind: Any = PreTrainedTokenizerFast
-    return kind(tokenizer_object=words, pad_token="[PAD]", **names)
+    return kind(tokenizer_object=words, **dict(zip((*roles, "pad_token"), (begin, end, "[PAD]"), strict=True)))
 
 
 def _written(folder: str | Path, model: Any, tokenizer: Any) -> Path:
