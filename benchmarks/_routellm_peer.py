@@ -8,26 +8,20 @@ functions of `routellm` from the data set that both sides share.
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 import time
 import warnings
-from importlib import metadata
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _peer import answer_requests, module_of, versions
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NUM_TIERS = 10
 PACKAGES = ("routellm", "torch", "scikit-learn", "numpy", "pandas", "openai")
-
-
-def module_of(name: str) -> Any:
-    """A module of the peer's, which only its own environment has."""
-    return importlib.import_module(name)
 
 
 class InstantClient:
@@ -105,7 +99,7 @@ class Peer:
         if request["do"] == "about":
             tiers = self.similarity_router.model2tier
             return {
-                "versions": {name: metadata.version(name) for name in PACKAGES},
+                "versions": versions(*PACKAGES),
                 "tiers": {name: int(tier) for name, tier in tiers.items()},
             }
         if request["do"] == "dtype":
@@ -125,12 +119,8 @@ class Peer:
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    os.environ.setdefault("OPENAI_API_KEY", "unused")  # routellm makes a client when imported; it is never called
     warnings.simplefilter("ignore")  # scikit-learn deprecates an argument on every fit
-    answers, sys.stdout = sys.stdout, sys.stderr
-    peer = Peer(Path(sys.argv[1]))
-    for line in sys.stdin:
-        print(json.dumps(peer.answer(json.loads(line))), file=answers, flush=True)
+    answer_requests(Peer)
 
 
 if __name__ == "__main__":

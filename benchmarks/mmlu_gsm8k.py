@@ -97,6 +97,12 @@ class Split:
     seed: int
 
 
+def data_folder() -> Path:
+    """Where the responses published with RouteLLM lie."""
+    root = Path(__file__).resolve().parents[1]
+    return Path(os.environ.get("PREFROUTE_DATA", root / "../shared/data")) / "routellm"
+
+
 def read_task(folder: Path, task: Task) -> ResponseTable:
     """The responses, less the prompts that RouteLLM found contaminated."""
     files = sorted(folder.glob(task.pattern))
@@ -221,12 +227,11 @@ def embedded(names: Sequence[str], prompts: Sequence[str], cache: Path) -> dict[
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = Path(__file__).resolve().parents[1]
     parser.add_argument("--cache", type=Path, help="file to keep embeddings in; a temporary one if left out")
     parser.add_argument("--embedders", type=lambda text: text.split(","), default=["static", "minilm", "minilm+static"])
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=range(5))
     arguments = parser.parse_args()
-    data = Path(os.environ.get("PREFROUTE_DATA", root / "../shared/data")) / "routellm"
+    data = data_folder()
     with tempfile.TemporaryDirectory() as name:
         cache = arguments.cache or Path(name) / "embeddings.sqlite"
         for task in TASKS:

@@ -8,22 +8,18 @@ Embeddings are given on both sides: no embedding time is counted. Medians over t
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import platform
-import statistics
-import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import similarity_growth
+from _peer import PeerProcess, Timings, versions
 from _synthetic import Columns, StoredEmbedder, make_columns, make_queries, write_embeddings
 
 from prefroute.compat.routellm import load_matrix_factorization
@@ -31,8 +27,6 @@ from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
 from prefroute.training import MatrixFactorizationConfig, train_matrix_factorization
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from numpy.typing import NDArray
 
     from prefroute.data import Battles
@@ -44,64 +38,6 @@ BATCH, QUERIES, CHECKED = 64, 256, 20
 TRAINING_BATTLES, EPOCHS = 40_000, 10
 REPEATS = {"one": 10, "batch": 2, "pass": 10, "peer": 3, "mf one": 50, "mf batch": 20, "mf peer": 50}
 """Repetitions of each measurement in a round."""
-
-
-class PeerProcess:
-    """`_routellm_peer.py` in its own environment, asked line by line."""
-
-    def __init__(self, python: Path, folder: Path) -> None:
-        script = Path(__file__).with_name("_routellm_peer.py")
-        environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-        self.process = subprocess.Popen(
-            [str(python), str(script), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-
-    def ask(self, do: str, **details: Any) -> dict[str, Any]:
-        """One request and its answer."""
-        if self.process.stdin is None or self.process.stdout is None:
-            msg = "the peer has no pipes"
-            raise RuntimeError(msg)
-        self.process.stdin.write(json.dumps({"do": do, **details}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            msg = f"the peer ended with status {self.process.wait()}; does its environment import routellm?"
-            raise RuntimeError(msg)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
-class Timings:
-    """Milliseconds by name, gathered over the rounds."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
-
-    def time(self, name: str, call: Callable[[NDArray[np.float32]], object], queries: Iterable[Any]) -> None:
-        """Time the call on each of the queries."""
-        for query in queries:
-            start = time.perf_counter()
-            call(query)
-            self.values[name].append((time.perf_counter() - start) * 1e3)
-
-    def __getitem__(self, name: str) -> float:
-        """The median."""
-        return statistics.median(self.values[name])
-
-    def shown(self, name: str) -> str:
-        """Median and range."""
-        values = self.values[name]
-        return f"{self[name]:.3g} ms ({min(values):.3g} to {max(values):.3g})"
 
 
 def write_shared(folder: Path) -> Columns:
@@ -220,7 +156,7 @@ class Comparison:
     def ask_peer(self, name: str, do: str, picked: NDArray[np.int64]) -> None:
         """Have the peer time itself."""
         answer = self.peer.ask(do, queries=picked.tolist())
-        self.timings.values[name] += [seconds * 1e3 for seconds in answer["seconds"]]
+        self.timings.add(name, answer["seconds"])
 
     def factorization_difference(self) -> float:
         """Largest difference of P between the two matrix factorizations, over all queries."""
@@ -299,7 +235,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         columns = write_shared(folder)
-        peer = PeerProcess(arguments.peer_python, folder)
+        peer = PeerProcess(arguments.peer_python, "_routellm_peer.py", folder)
         try:
             compared = Comparison(folder, columns, peer)
             about = peer.ask("about")
@@ -310,7 +246,7 @@ def main() -> None:
             parity = compared.factorization_difference()
         finally:
             peer.close()
-        ours = {package: metadata.version(package) for package in ("prefroute", "numpy", "torch") if find_spec(package)}
+        ours = versions("prefroute", "numpy", "torch")
         print(f"Python {platform.python_version()}, {os.cpu_count()} cores; ours: {ours}; theirs: {about['versions']}")
         print(f"{BATTLES:,} battles x {DIMENSIONS} dimensions, {MODELS} models in {TIERS} tiers; median (range).\n")
         print("\n".join([*similarity_table(compared), "", *factorization_table(compared), ""]))

@@ -1,8 +1,10 @@
 """The contract that every router keeps. A new router is one factory and one line of `ROUTERS` (or `ON_EMBEDDINGS`)."""
 
 import asyncio
+import atexit
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -129,12 +131,43 @@ def logistic_regression(embedder: Any) -> Router:
     return LogisticRegressionRouter.fit(BATTLES, embedder=embedder, pair=PAIR)
 
 
+@cache
+def tiny(kind: str) -> str:
+    """Folder of a tiny transformer with random weights."""
+    from prefroute.testing import write_tiny_encoder, write_tiny_llama
+
+    folder = Path(tempfile.mkdtemp(prefix="prefroute-test-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write = write_tiny_encoder if kind == "bert" else write_tiny_llama
+    return str(write(folder, texts=PROMPTS))
+
+
+def bert(labels: int) -> Callable[[Any], Router]:
+    def train(_: Any) -> Router:
+        from prefroute.training import BertConfig, train_bert
+
+        config = BertConfig(model=tiny("bert"), labels=labels, steps=12, learning_rate=1e-2, evaluations=2)  # type: ignore[arg-type]
+        return train_bert(BATTLES, pair=PAIR, config=config)
+
+    return train
+
+
+def causal_lm(_: Any) -> Router:
+    from prefroute.training import CausalLMConfig, train_causal_lm
+
+    config = CausalLMConfig(model=tiny("llama"), steps=12, learning_rate=1e-2, evaluations=2, instruction="Rate it.")
+    return train_causal_lm(BATTLES, pair=PAIR, config=config)
+
+
 ROUTERS: dict[str, Callable[[Any], Router]] = {
     "fixed": lambda _: FixedRouter(0.25, {PROMPTS[0]: 0.75}),
     "bundled default": bundled,
     "random": lambda _: RandomRouter(seed=3),
     "prompt-length untrained": lambda _: PromptLengthRouter(),
     "prompt-length": length_fitted,
+    "bert": bert(1),
+    "bert of three labels": bert(3),
+    "causal-lm": causal_lm,
 }
 """Routers that need no embedder, or bring their own."""
 
@@ -153,6 +186,9 @@ ON_EMBEDDINGS: dict[str, Callable[[Any], Router]] = {
 CASES = [*ROUTERS, *(f"{name} on {embedder}" for name in ON_EMBEDDINGS for embedder in EMBEDDERS)]
 SERVED_BY_TORCH = {"similarity-weighted bfloat16 on static", "similarity-weighted int8 on static"}
 """Those that multiply with torch where it is installed, as their documentation says."""
+
+TRANSFORMERS = {"bert", "bert of three labels", "causal-lm"}
+"""Those that are nothing without torch: it is imported when they are loaded."""
 
 NOT_FITTED = {"fixed", "bundled default", "random", "prompt-length untrained"}
 NOT_FITTED |= {f"checkpoint of RouteLLM on {embedder}" for embedder in EMBEDDERS}
@@ -374,7 +410,9 @@ def test_saved_and_loaded_it_scores_the_same(name: str, tmp_path: Path) -> None:
 
 def test_loading_and_serving_needs_no_heavy_package(tmp_path: Path) -> None:
     """One process for all of them; each is charged with the packages that it was first to load."""
-    names = [name for name in CASES if "fake" not in name and built(name).router.router_type]
+    names = [
+        name for name in CASES if "fake" not in name and name not in TRANSFORMERS and built(name).router.router_type
+    ]
     for index, name in enumerate(names):
         built(name).router.save_pretrained(tmp_path / str(index))
     serving = [index for index, name in enumerate(names) if name not in SERVED_BY_TORCH]

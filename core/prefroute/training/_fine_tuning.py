@@ -5,10 +5,12 @@ Only imported once training starts: it needs torch and transformers at import.
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -210,6 +212,7 @@ def fine_tune(
         ConvergenceError: The held-out loss was not a number at any checkpoint.
     """
     arguments = _arguments(config, folder, len(task.train))
+    _keep_names(task.model)
     if not hasattr(torch.distributed, "is_initialized") or arguments.world_size == 1:
         last = open_run(folder, run, resume=resume)
     else:
@@ -247,6 +250,17 @@ def fine_tune(
         train_loss=float(losses[-1]) if losses else math.nan,
         validation_loss=best_loss,
     )
+
+
+def _keep_names(model: Any) -> None:
+    """Let checkpoints name weights as the model does.
+
+    transformers 5 writes some under older names (LayerNorm.gamma for LayerNorm.weight) and its `Trainer` reads them
+    back by name, passing over those it does not know: a resumed run and the best checkpoint then lacked them.
+    """
+    given = inspect.signature(type(model).save_pretrained).parameters
+    if "save_original_format" in given:
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
 
 
 def wait_for_all() -> None:
