@@ -153,7 +153,7 @@ def read_data(options: DataOptions, scores: JudgeScores | None = None) -> Traini
     try:
         battles = _read_battles(options, report) if scores is None else _read_scores(options, scores, report)
     except TableError as error:
-        raise DataError(_in_options(error, options)) from error
+        raise DataError(_in_options(error, options, scores)) from error
     if options.margin is not None and all(file.format != "responses" for file in report.files):
         msg = "--margin is for response tables, with one quality column a model; these are battles, so leave it out"
         raise ConfigurationError(msg)
@@ -240,8 +240,10 @@ def is_first() -> bool:
     return is_first_process()
 
 
-def _in_options(error: TableError, options: DataOptions) -> str:
+def _in_options(error: TableError, options: DataOptions, scores: JudgeScores | None) -> str:
     """What is wrong with a table, with the remedy in words of the command line."""
+    if scores is not None and error.about == "columns":
+        return f"{error.found}. Scores need the prompt (--prompt-column) and {scores.column!r} (--score-column)"
     named = " and ".join(
         f"--{role}-column".replace("_", "-") for role, n in options.columns.items() if n in error.details
     )

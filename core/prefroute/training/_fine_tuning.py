@@ -1,7 +1,4 @@
-"""Fine-tuning by the transformers library's `Trainer`: one process or many, resumable, best checkpoint kept.
-
-Only imported once training starts: it needs torch and transformers at import.
-"""
+"""Fine-tuning by the transformers library's `Trainer`: one process or many, resumable, best checkpoint kept."""
 
 from __future__ import annotations
 
@@ -10,12 +7,10 @@ import math
 import random
 import shutil
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from prefroute._transformers import quiet_loading
 from prefroute.errors import ConfigurationError, ConvergenceError
@@ -25,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
+    from transformers import Trainer, TrainingArguments
 
     from prefroute.training._examples import Examples
     from prefroute.training.config import FineTuningConfig
@@ -37,8 +34,8 @@ _LOGS = 20
 """Times that the training loss is told between the beginning and the end."""
 
 
-class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Examples as tokens.
+class Rows:
+    """Examples as tokens, as a data loader takes them.
 
     Args:
         tokens: Of each of n prompts.
@@ -102,6 +99,8 @@ def log_losses(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tenso
     Returns:
         Shape (n,), in nats.
     """
+    import torch
+
     wide = logits.float()
     if wide.shape[1] == 1:
         losses = torch.nn.functional.binary_cross_entropy_with_logits(wide[:, 0], targets[:, 0], reduction="none")
@@ -112,75 +111,89 @@ def log_losses(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tenso
     return losses * weights
 
 
-class _SoftLabelTrainer(Trainer):
-    """A `Trainer` whose loss is the weighted log loss of soft labels."""
+@cache
+def _trainer_class() -> Any:
+    """Defined once it is needed, for it inherits from what importing this module must not import."""
+    import torch
+    from transformers import Trainer
 
-    def __init__(self, *, task: Task, **given: Any) -> None:
-        super().__init__(model=task.model, train_dataset=task.train, eval_dataset=task.held_out, **given)
-        self._task = task
-        # The loss is a mean over the batch, so the library has to divide it by the parts of a step.
-        self.model_accepts_loss_kwargs = False
+    class SoftLabelTrainer(Trainer):
+        """A `Trainer` whose loss is the weighted log loss of soft labels."""
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the library's signature
-        num_items_in_batch: Any = None,  # noqa: ARG002 - the library's signature
-    ) -> Any:
-        """The mean loss of a batch."""
-        losses = self._losses(model, inputs)
-        return (losses.mean(), {"losses": losses}) if return_outputs else losses.mean()
+        def __init__(self, *, task: Task, **given: Any) -> None:
+            super().__init__(model=task.model, train_dataset=task.train, eval_dataset=task.held_out, **given)
+            self._task = task
+            # The loss is a mean over the batch, so the library has to divide it by the parts of a step.
+            self.model_accepts_loss_kwargs = False
 
-    def _losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        given = dict(inputs)
-        targets, weights = given.pop("targets"), given.pop("weights")
-        outputs = model(**given, **self._task.options)
-        return log_losses(self._task.logits(outputs.logits), targets, weights)
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,  # noqa: FBT001, FBT002 - the library's signature
+            num_items_in_batch: Any = None,  # noqa: ARG002 - the library's signature
+        ) -> Any:
+            """The mean loss of a batch."""
+            losses = self._losses(model, inputs)
+            return (losses.mean(), {"losses": losses}) if return_outputs else losses.mean()
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
-        """The loss of each held-out prompt, for several processes repeat some and only losses a prompt can be told."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            losses = self._losses(model, self._prepare_inputs(inputs)).detach()
-        return losses.mean(), losses, losses
+        def _losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+            given = dict(inputs)
+            targets, weights = given.pop("targets"), given.pop("weights")
+            outputs = model(**given, **self._task.options)
+            return log_losses(self._task.logits(outputs.logits), targets, weights)
 
-    def get_eval_dataloader(self, *given: Any, **named: Any) -> Any:
-        """The held-out prompts, all of them: only passes over the training prompts leave a rest out."""
-        kept, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return super().get_eval_dataloader(*given, **named)
-        finally:
-            self.args.dataloader_drop_last = kept
+        def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
+            """The loss of each held-out prompt; the library leaves out those that several processes repeat."""
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses = self._losses(model, self._prepare_inputs(inputs)).detach()
+            return losses.mean(), losses, losses
+
+        def get_eval_dataloader(self, *given: Any, **named: Any) -> Any:
+            """The held-out prompts, all of them: only passes over the training prompts leave a rest out."""
+            kept, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+            try:
+                return super().get_eval_dataloader(*given, **named)
+            finally:
+                self.args.dataloader_drop_last = kept
+
+    return SoftLabelTrainer
 
 
-class _Progress(TrainerCallback):
-    """A bar on stderr with both losses."""
+@cache
+def _progress_class() -> Any:
+    from transformers import TrainerCallback
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    class FineTuningProgress(TrainerCallback):
+        """A bar on stderr with both losses."""
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-        self._task: Any = None
-        self._losses: dict[str, float] = {}
+        def __init__(self) -> None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._bar.start()
-        self._task = self._bar.add_task("Fine-tuning", total=state.max_steps, completed=state.global_step)
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._task: Any = None
+            self._losses: dict[str, float] = {}
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self._bar.update(self._task, completed=state.global_step)
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self._bar.start()
+            self._task = self._bar.add_task("Fine-tuning", total=state.max_steps, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
-        names = {"loss": "loss", f"eval_{_HELD_OUT}": "held out"}
-        self._losses |= {names[name]: value for name, value in (logs or {}).items() if name in names}
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
-        self._bar.update(self._task, description=f"Fine-tuning: {shown}" if shown else "Fine-tuning")
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            self._bar.update(self._task, completed=state.global_step)
 
-    def stop(self) -> None:
-        """Take the bar's hands off the terminal, however training ended."""
-        self._bar.stop()
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+            names = {"loss": "loss", f"eval_{_HELD_OUT}": "held out"}
+            self._losses |= {names[name]: value for name, value in (logs or {}).items() if name in names}
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in self._losses.items())
+            self._bar.update(self._task, description=f"Fine-tuning: {shown}" if shown else "Fine-tuning")
+
+        def stop(self) -> None:
+            """Take the bar's hands off the terminal, however training ended."""
+            self._bar.stop()
+
+    return FineTuningProgress
 
 
 def fine_tune(
@@ -213,13 +226,11 @@ def fine_tune(
     """
     arguments = _arguments(config, folder, len(task.train))
     _keep_names(task.model)
-    if not hasattr(torch.distributed, "is_initialized") or arguments.world_size == 1:
-        last = open_run(folder, run, resume=resume)
-    else:
-        last = _open_together(folder, run, resume=resume)
-    bar = _Progress() if progress and arguments.process_index == 0 else None
+    together = arguments.world_size > 1
+    last = _open_together(folder, run, resume=resume) if together else open_run(folder, run, resume=resume)
+    bar = _progress_class()() if progress and arguments.process_index == 0 else None
     with quiet_loading():
-        trainer = _SoftLabelTrainer(
+        trainer = _trainer_class()(
             task=task,
             args=arguments,
             data_collator=_collator(task),
@@ -265,12 +276,16 @@ def _keep_names(model: Any) -> None:
 
 def wait_for_all() -> None:
     """Wait until every process of the run is here; at once where there is one."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
 def end_processes() -> None:
     """Part from the other processes of the run, once nothing more is to be done together."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -279,6 +294,8 @@ def end_processes() -> None:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from this seed whatever is drawn from the process's own generators, and give them back as they were."""
+    import torch
+
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the library draws from these
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
@@ -293,6 +310,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> TrainingArguments:
+    import torch
+    from transformers import TrainingArguments
+
     # Said outright even where there is nothing else: the library then lets several processes share CPUs.
     use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     # The library takes the number of processes from what a launcher has set; the rest below depends on it.
@@ -353,6 +373,8 @@ def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> Trainin
 
 def _open_together(folder: Path, run: dict[str, Any], *, resume: bool) -> Path | None:
     """The first process opens the folder; what it finds, or what is wrong, all of them get."""
+    import torch
+
     found: list[Any] = [None]
     if torch.distributed.get_rank() == 0:
         try:
@@ -367,6 +389,8 @@ def _open_together(folder: Path, run: dict[str, Any], *, resume: bool) -> Path |
 
 
 def _collator(task: Task) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    import torch
+
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         targets: NDArray[np.float32] = np.stack([row["targets"] for row in rows])
         weights = np.array([row["weights"] for row in rows], dtype=np.float32)
