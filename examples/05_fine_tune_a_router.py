@@ -7,6 +7,7 @@ causal-lm --help`, with `torchrun` or `accelerate launch` before it for several 
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from prefroute import ModelPair, RoutingStats, load_router
 from prefroute.data import read_battles, split_by_prompt
@@ -26,21 +27,16 @@ with TemporaryDirectory() as temporary:  # in production a folder of your own
     encoder = write_tiny_encoder(folder / "encoder", texts=easy + hard)
     llama = write_tiny_llama(folder / "llama", texts=easy + hard)
 
-    # Weights so small and random want a learning rate a hundred times that of trained ones.
-    bert = train_bert(
-        train, pair=pair, config=BertConfig(model=str(encoder), steps=20, learning_rate=3e-3, device="cpu")
-    )
+    # Weights that are few and random want a learning rate far above that of trained ones (1e-5).
+    few: dict[str, Any] = {"steps": 25, "evaluations": 2, "learning_rate": 5e-3, "device": "cpu"}
+    bert = train_bert(train, pair=pair, config=BertConfig(model=str(encoder), **few))
     # Checkpoints in a folder that stays: a run that is killed goes on with the same call and resume=True.
-    causal = train_causal_lm(
-        train,
-        pair=pair,
-        config=CausalLMConfig(model=str(llama), steps=20, learning_rate=3e-3, device="cpu"),
-        checkpoints=folder / "run",
-    )
+    instruction = "Will the small model answer as well as the big one? [[1]] no, [[3]] yes."  # there is a longer one
+    config = CausalLMConfig(model=str(llama), instruction=instruction, **few)
+    causal = train_causal_lm(train, pair=pair, config=config, checkpoints=folder / "run")
     for router in (bert, causal):
-        report = router.training
-        print(f"{router.router_type:10} held-out log loss {report.validation_loss:.3f} at step {report.best_step}")
         router.save_pretrained(folder / router.router_type)
+        print(f"{router.router_type}, what it recovers of prompts kept out: {router.validation}")
 
     # device=None takes a GPU if there is one; int8 halves the time on CPUs that have no bfloat16.
     served, stats = load_router(folder / "bert", device="cpu", dtype="float32"), RoutingStats()

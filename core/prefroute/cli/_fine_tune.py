@@ -39,6 +39,9 @@ class FineTuningOptions:
     micro_batch_size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Prompts that a process computes at once, to save memory.")
     ] = None
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Checkpoints, each with its held-out loss; else 10.")
+    ] = None
     learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW.")] = None
     max_length: Annotated[int | None, typer.Option(min=8, metavar="N", help="Tokens of a prompt that are read.")] = None
     gradient_checkpointing: Annotated[
@@ -136,6 +139,7 @@ def causal_lm(
     if labels is not None or (score_column is not None and not published):
         changes["labels"] = labels or 5
         changes["label_values"] = None
+    changes["graded"] = score_column is not None
     if instruction is not None:
         changes["instruction"] = instruction.read_text(encoding="utf-8")
     if lora_rank is not None:

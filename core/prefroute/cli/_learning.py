@@ -35,11 +35,13 @@ class TrainingData:
         battles: To learn from.
         report: Of the readers.
         dropped: Battles left out after reading, by why.
+        graded: Whether they were made of grades, where the weak model never wins.
     """
 
     battles: Battles
     report: ReadReport
     dropped: dict[str, int]
+    graded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,7 @@ def read_data(options: DataOptions, scores: JudgeScores | None = None) -> Traini
         raise DataError(msg)
     for side in ("strong", "weak"):
         _check_known(side, getattr(options, side), kept.models)
-    return TrainingData(battles=kept, report=report, dropped=dropped)
+    return TrainingData(battles=kept, report=report, dropped=dropped, graded=scores is not None)
 
 
 def _read_battles(options: DataOptions, report: ReadReport) -> Battles:

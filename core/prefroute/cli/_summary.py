@@ -71,7 +71,7 @@ def _summary(
     pair: ModelPair = router.pair
     battles, report = data.battles, data.report
     own = _own(battles, pair)
-    labels = _labels(own, pair) if own else None
+    labels = _labels(own, pair) if own and not data.graded else None
     return {
         "router_type": router.router_type,
         "files": [file._asdict() for file in report.files],

@@ -31,6 +31,15 @@ class LastToken:
         self._options = last_only(model)
         self._takes_positions = takes(model, "position_ids")
 
+    def computed(self, row: Sequence[int]) -> int:
+        """How many tokens of a row are computed for it alone, as far as is known before the first pass."""
+        keeps = self._kept is not None or not self._is_tried
+        return len(row) - len(self.prefix) if keeps and self._begins(row) else len(row)
+
+    def _begins(self, row: Sequence[int]) -> bool:
+        size = len(self.prefix)
+        return len(row) > size and list(row[:size]) == self.prefix
+
     def __call__(self, rows: Sequence[Sequence[int]], labels: Sequence[int]) -> Any:
         """Logits of the label tokens behind each row.
 
@@ -46,7 +55,7 @@ class LastToken:
         self._keep_prefix()
         size = len(self.prefix)
         # A tokenizer may join the last letters of the beginning with the first ones of a question.
-        shares = [self._kept is not None and len(row) > size and list(row[:size]) == self.prefix for row in rows]
+        shares = [self._kept is not None and self._begins(row) for row in rows]
         places = {kind: [place for place, own in enumerate(shares) if own is kind] for kind in (True, False)}
         found: Any = None
         for kind, own in places.items():
@@ -118,6 +127,31 @@ def left_padded(
         seen = torch.ones((len(rows), offset), dtype=torch.int64)
         inputs["attention_mask"] = torch.cat([seen, torch.from_numpy(mask)], dim=1).to(device)
     return inputs
+
+
+def right_padded(rows: Sequence[Sequence[int]], *, keeps_some: bool) -> dict[str, Any]:
+    """What a causal model is trained with: its logits are wanted at the last token of every row.
+
+    Gaps are behind the rows. Before them they would attend to nothing at all, of which torch's attention by cuDNN
+    makes gradients that are not numbers once in a while (seen with torch 2.11 on an H100, in bfloat16).
+
+    Args:
+        rows: Tokens of n prompts.
+        keeps_some: Whether the model makes logits of chosen positions alone.
+
+    Returns:
+        Its keyword arguments, and `last`: where among the positions of the logits each row's last token is.
+    """
+    import torch
+
+    tokens, mask = padded(rows, 0, left=False)
+    inputs = {"input_ids": torch.from_numpy(tokens)}
+    if not mask.all():
+        inputs["attention_mask"] = torch.from_numpy(mask)
+    last = torch.tensor([len(row) - 1 for row in rows])
+    if keeps_some:
+        inputs["logits_to_keep"], last = torch.unique(last, return_inverse=True)
+    return inputs | {"last": last}
 
 
 def _copied(kept: Any, rows: int) -> Any:

@@ -124,6 +124,10 @@ class TransformerRouter(Router):
     def _logits(self, rows: list[list[int]]) -> Any:
         """Logits of the labels, a tensor of shape (n, k); called by one thread at a time."""
 
+    def _computed(self, row: list[int]) -> int:
+        """Hook: how many of a row's tokens a pass computes."""
+        return len(row)
+
     def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """Estimate P(strong model wins) for each prompt; see `Router.win_probability`."""
         import torch
@@ -134,7 +138,7 @@ class TransformerRouter(Router):
         use_threads_that_are_there()
         rows = self._encode(texts)
         scores = np.empty(len(rows))
-        for batch in token_batches([len(row) for row in rows], self.token_budget):
+        for batch in token_batches([self._computed(row) for row in rows], self.token_budget):
             with self._turn, torch.inference_mode():
                 logits = self._logits([rows[place] for place in batch]).float().cpu().numpy()
             scores[batch] = probabilities(logits, self.label_values)

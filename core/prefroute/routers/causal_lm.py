@@ -129,6 +129,9 @@ class CausalLMRouter(TransformerRouter):
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self._encoder(texts)
 
+    def _computed(self, row: list[int]) -> int:
+        return self._last_token.computed(row)
+
     def _logits(self, rows: list[list[int]]) -> Any:
         return self._last_token(rows, self._label_ids)
 

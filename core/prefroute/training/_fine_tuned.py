@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -69,8 +70,6 @@ def check_training(config: object, wanted: type[FineTuningConfig], checkpoints: 
 
 def process_count() -> int:
     """How many processes a launcher such as torchrun or accelerate has started for this run."""
-    import os
-
     try:
         return max(1, int(os.environ.get("WORLD_SIZE", "1")))
     except ValueError:
@@ -79,8 +78,6 @@ def process_count() -> int:
 
 def is_first_process() -> bool:
     """Whether this is the process that speaks and writes; always so where there is one."""
-    import os
-
     return process_count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
@@ -97,12 +94,24 @@ def report_of(config: FineTuningConfig, train: Examples, held_out: Examples, out
     )
 
 
-def completed(router: R, folder: RunFolder, held_out: Examples) -> R:
-    """Give a trained router its files, its threshold, and what it recovers of the prompts held out."""
+def completed(router: R, folder: RunFolder, held_out: Examples, *, graded: bool = False) -> R:
+    """Give a trained router its files, its threshold, and what it recovers of the prompts held out.
+
+    Args:
+        router: The router.
+        folder: Of its run.
+        held_out: The prompts held out.
+        graded: Whether outcomes are grades: the best one then means that the strong model gains nothing, not that it
+            loses.
+
+    Returns:
+        The router.
+    """
     scores = router.win_probability(held_out.prompts)
     router._files = folder.files()  # noqa: SLF001 - of this package's own
     router.threshold = float(np.median(scores))
-    router.validation = validate(scores, held_out.outcomes, [len(prompt) for prompt in held_out.prompts])
+    outcomes = (1.0 + held_out.outcomes) / 2.0 if graded else held_out.outcomes
+    router.validation = validate(scores, outcomes, [len(prompt) for prompt in held_out.prompts])
     return router
 
 
@@ -121,12 +130,23 @@ def save_trained(trainer: Any, tokenizer: Any, folder: Path) -> None:
         keep_plain_files(folder)
 
 
+def load_plainly() -> None:
+    """Let models be loaded whole from here on, after a launcher has had them spread over processes."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    # Else the library spreads what it loads as DeepSpeed's stage 3 does, and one process alone waits for the others.
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
+    # Else only the first process of a machine reads weights, and the others keep what was in memory.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+
+
 def release() -> None:
     """Give back what training has held on to, before the model is loaded again to serve."""
     import gc
 
     import torch
 
+    load_plainly()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _HELD_OUT = "log_loss"
 """What the library calls the mean loss of the held-out prompts, which chooses the best checkpoint."""
 
+_SPREAD = 3
+"""The stage of DeepSpeed's ZeRO that spreads the weights themselves."""
+
 _LOGS = 20
 """Times that the training loss is told between the beginning and the end."""
 
@@ -66,9 +69,10 @@ class Task(NamedTuple):
         model: A `PreTrainedModel`, or one that peft has wrapped.
         train: To learn from.
         held_out: To choose the best checkpoint by.
-        inputs: Makes the model's keyword arguments of the tokens of a batch.
+        inputs: Makes the model's keyword arguments of the tokens of a batch; `last`, if there, is the position of each
+            row's logits.
         options: Further keyword arguments of each call of the model.
-        logits: Takes the logits that the loss is over from the model's, the labels' first, shape (n, k) or more.
+        logits: Takes the logits that the loss is over from a row's, the labels' first, shape (n, k) or more.
     """
 
     model: Any
@@ -140,8 +144,11 @@ def _trainer_class() -> Any:
         def _losses(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
             given = dict(inputs)
             targets, weights = given.pop("targets"), given.pop("weights")
-            outputs = model(**given, **self._task.options)
-            return log_losses(self._task.logits(outputs.logits), targets, weights)
+            last = given.pop("last", None)
+            logits = model(**given, **self._task.options).logits
+            if last is not None:
+                logits = logits[torch.arange(len(last), device=last.device), last]
+            return log_losses(self._task.logits(logits), targets, weights)
 
         def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Any:
             """The loss of each held-out prompt; the library leaves out those that several processes repeat."""
@@ -238,6 +245,7 @@ def fine_tune(
             callbacks=None if bar is None else [bar],
         )
         trainer.pop_callback(_printer())
+        _check_gathering(trainer)
         try:
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
         finally:
@@ -261,6 +269,24 @@ def fine_tune(
         train_loss=float(losses[-1]) if losses else math.nan,
         validation_loss=best_loss,
     )
+
+
+def _check_gathering(trainer: Trainer) -> None:
+    """Refuse to spread weights over processes in a way that leaves no whole model at the end.
+
+    Raises:
+        ConfigurationError: The launcher's settings do so; says which to change.
+    """
+    accelerator = trainer.accelerator
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None) if trainer.is_fsdp_enabled else None
+    if fsdp is not None and "FULL" not in str(fsdp.state_dict_type):
+        msg = f"FSDP is to save {fsdp.state_dict_type}, of which no router can be made; set FULL_STATE_DICT"
+        raise ConfigurationError(msg)
+    if trainer.is_deepspeed_enabled:
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
+        if settings.get("stage") == _SPREAD and not settings.get("stage3_gather_16bit_weights_on_model_save"):
+            msg = "DeepSpeed's stage 3 is to save no whole model; set zero3_save_16bit_model to true"
+            raise ConfigurationError(msg)
 
 
 def _keep_names(model: Any) -> None:

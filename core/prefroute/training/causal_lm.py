@@ -10,7 +10,7 @@ import numpy as np
 from prefroute._torch import AUTO, as_device, as_dtype, needs_torch
 from prefroute._transformers import load_model, load_tokenizer
 from prefroute.inputs import as_pair
-from prefroute.routers._last_token import last_only, left_padded, takes
+from prefroute.routers._last_token import right_padded, takes
 from prefroute.routers._prompt_format import INSTRUCTION, build_format
 from prefroute.routers._transformer import save_model_files
 from prefroute.routers.causal_lm import CausalLMRouter, QuestionEncoder, label_ids, label_tokens, load_causal_parts
@@ -20,6 +20,7 @@ from prefroute.training._fine_tuned import (
     RunFolder,
     check_training,
     completed,
+    load_plainly,
     release,
     report_of,
     save_trained,
@@ -55,8 +56,8 @@ def train_causal_lm(
     Label tokens `[[1]]` to `[[k]]` are added to the vocabulary, each beginning as the mean of the tokens that its text
     was cut into before. The loss is that of the label token alone, at the position where the router reads it. The
     weights of the least held-out loss are kept. Judge scores of 1 to 5 are learnt with
-    `reference_battles(prompts, scores, pair, graded=True)` and `CausalLMConfig(labels=5)`. Under `torchrun` or
-    `accelerate launch` every process calls this with the same arguments and gets the same router.
+    `reference_battles(prompts, scores, pair, graded=True)` and `CausalLMConfig(labels=5, graded=True)`. Under
+    `torchrun` or `accelerate launch` every process calls this with the same arguments and gets the same router.
 
     Args:
         battles: Battles; those of other pairs are left out.
@@ -103,8 +104,8 @@ def train_causal_lm(
             model=model,
             train=Rows(encoder(learnt.prompts), learnt),
             held_out=Rows(encoder(validation.prompts), validation),
-            inputs=_inputs_for(model),
-            options={"use_cache": False, **last_only(base_model_of(model))},
+            inputs=partial(right_padded, keeps_some=takes(base_model_of(model), "logits_to_keep")),
+            options={"use_cache": False},
             logits=_label_logits(config, label_ids(base.tokenizer, labels)),
         )
         del model
@@ -131,7 +132,7 @@ def train_causal_lm(
         max_length=length,
         training=report_of(config, train, validation, outcome),
     )
-    return completed(router, folder, validation)
+    return completed(router, folder, validation, graded=config.graded)
 
 
 class _Base:
@@ -189,6 +190,7 @@ class _Base:
             from peft import PeftModel
 
             # From the files: a model that is spread over several GPUs could not be added up in place.
+            load_plainly()
             merged = PeftModel.from_pretrained(self.load(), folder / ADAPTER).merge_and_unload()
             save_model_files(merged, self.tokenizer, best)
 
@@ -243,27 +245,17 @@ def _with_updates(model: Any, config: CausalLMConfig, labels: list[int]) -> Any:
     return wrapped
 
 
-def _inputs_for(model: Any) -> Callable[[list[Sequence[int]]], dict[str, Any]]:
-    inner = base_model_of(model)
-    takes_positions = takes(inner, "position_ids")
-
-    def inputs(rows: list[Sequence[int]]) -> dict[str, Any]:
-        return left_padded(rows, takes_positions=takes_positions, device="cpu")
-
-    return inputs
-
-
 def _label_logits(config: CausalLMConfig, labels: list[int]) -> Callable[[Any], torch.Tensor]:
-    """Takes the last position's logits that the loss is over."""
+    """Takes the logits that the loss is over."""
 
     def of_labels(logits: Any) -> torch.Tensor:
-        found: torch.Tensor = logits[:, -1, labels]
+        found: torch.Tensor = logits[:, labels]
         return found
 
     def of_vocabulary(logits: Any) -> torch.Tensor:
         # The labels first, so that targets over them need only zeros behind.
         others = np.setdiff1d(np.arange(logits.shape[-1]), labels)
-        found: torch.Tensor = logits[:, -1, np.concatenate([labels, others])]
+        found: torch.Tensor = logits[:, np.concatenate([labels, others])]
         return found
 
     return of_labels if config.loss == "labels" else of_vocabulary

@@ -210,6 +210,9 @@ class CausalLMConfig(FineTuningConfig):
             two labels counts for both.
         label_values: What each label counts towards P(strong wins) when the router scores; None for equal
             steps from 1 to 0. Published, of five: (1, 1, 1, 0, 0), the probability that the judge gives less than 4.
+        graded: Whether the outcomes are a judge's grades of the weak model's answers, with the strong one's as
+            reference: the best grade then means that the strong model gains nothing, not that it loses. Only
+            `router.validation` depends on it.
         balanced: Whether prompts of rarer labels are repeated until all labels are as frequent, as published. It
             raises the scores of what is rare, and leaves their order to the model.
         loss: Over what the label token is told apart: `"labels"`, among the label tokens alone, which is what is
@@ -230,6 +233,7 @@ class CausalLMConfig(FineTuningConfig):
     schedule: Schedule = "constant"
     labels: int = 3
     label_values: tuple[float, ...] | None = None
+    graded: bool = False
     balanced: bool = True
     loss: Loss = "labels"
     instruction: str | None = None
@@ -247,7 +251,8 @@ class CausalLMConfig(FineTuningConfig):
         values = self.label_values
         fits = values is None or (isinstance(values, tuple) and len(values) == self.labels)
         _check("label_values", values, fits, f"a tuple of {self.labels} numbers, one a label, or None")
-        _check("balanced", self.balanced, isinstance(self.balanced, bool), "True or False")
+        for name in ("graded", "balanced"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         _check("loss", self.loss, self.loss in get_args(Loss), " or ".join(get_args(Loss)))
         _check("instruction", self.instruction, isinstance(self.instruction, str | None), "a str or None")
         fits = isinstance(self.question, str) and self.question.count("{question}") == 1
