@@ -68,6 +68,29 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> Any:
     return _loaded(name, "the tokenizer", lambda **where: auto.from_pretrained(str(name), **where), revision=revision)
 
 
+def load_config(name: str | Path, *, revision: str | None = None, **changes: Any) -> Any:
+    """Load the config of a model.
+
+    Args:
+        name: A folder or a hub id.
+        revision: Version on the hub; None for the latest.
+        **changes: Fields to set otherwise.
+
+    Returns:
+        A `PreTrainedConfig`.
+
+    Raises:
+        ConfigurationError: There is none, or it comes with code of its own.
+    """
+    auto = import_module("transformers").AutoConfig
+    return _loaded(
+        name,
+        "the config of the model",
+        lambda **where: auto.from_pretrained(str(name), **where, **changes),
+        revision=revision,
+    )
+
+
 def load_model(
     kind: str,
     name: str | Path,
@@ -99,14 +122,8 @@ def load_model(
     """
     import torch
 
-    library = import_module("transformers")
-    auto = getattr(library, kind)
-    config = _loaded(
-        name,
-        "the config of the model",
-        lambda **where: library.AutoConfig.from_pretrained(str(name), **where, **options),
-        revision=revision,
-    )
+    auto = getattr(import_module("transformers"), kind)
+    config = load_config(name, revision=revision, **options)
     numbers = torch_dtype(dtype)
     size = int(_parameters(auto, config, name) * numbers.itemsize * _SPARE)
     what = f"the model {str(name)!r} in {str(numbers).removeprefix('torch.')}"

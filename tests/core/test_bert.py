@@ -18,7 +18,9 @@ from prefroute import ConfigurationError, PersistenceError, load_router
 from prefroute.compat.routellm import load_bert
 from prefroute.demo import PROMPTS
 from prefroute.persistence import read_config, write_config
-from prefroute.routers.bert import BertRouter, Encoder, load_bert_parts, positions_of
+from prefroute.routers._transformer import load_parts
+from prefroute.routers.bert import KIND as BERT
+from prefroute.routers.bert import BertRouter, Encoder, positions_of
 from prefroute.testing import write_tiny_encoder
 from prefroute.types import ModelPair
 
@@ -59,7 +61,7 @@ def test_a_published_checkpoint_scores_as_published(published: Path) -> None:
 
 
 def test_labels_count_as_they_are_told(published: Path) -> None:
-    model, tokenizer = load_bert_parts(published, dtype="float32")
+    model, tokenizer = load_parts(BERT, published, dtype="float32")
     shares = direct(published, PROMPTS[0])
     router = BertRouter(model=model, tokenizer=tokenizer, pair=PAIR)
     assert router.win_probability(PROMPTS[:1])[0] == pytest.approx(shares[0] + shares[1] / 2, abs=1e-6)
@@ -71,7 +73,7 @@ def test_labels_count_as_they_are_told(published: Path) -> None:
 @pytest.mark.parametrize("labels", [1, 2])
 def test_one_label_is_a_logit_and_two_are_loss_and_win(tmp_path: Path, labels: int) -> None:
     folder = write_tiny_encoder(tmp_path, labels=labels, texts=PROMPTS)
-    model, tokenizer = load_bert_parts(folder, dtype="float32")
+    model, tokenizer = load_parts(BERT, folder, dtype="float32")
     router = BertRouter(model=model, tokenizer=tokenizer, pair=PAIR)
     with torch.no_grad():
         logits = model(**tokenizer(PROMPTS[0], return_tensors="pt")).logits[0].double()
@@ -80,7 +82,7 @@ def test_one_label_is_a_logit_and_two_are_loss_and_win(tmp_path: Path, labels: i
 
 
 def test_a_long_prompt_keeps_its_head_and_its_tail(published: Path) -> None:
-    model, tokenizer = load_bert_parts(published, dtype="float32")
+    model, tokenizer = load_parts(BERT, published, dtype="float32")
     encoder = Encoder(tokenizer, 32)
     (tokens,) = encoder([f"Beginning. {'middle ' * 500} The end"])
     assert len(tokens) == 32
@@ -117,11 +119,11 @@ def test_positions_that_count_from_behind_the_padding_are_fewer(published: Path)
     assert positions_of(model) == 38
     tokens = torch.full((1, 38), 5)
     assert model(input_ids=tokens).logits.shape == (1, 2)
-    assert positions_of(load_bert_parts(published)[0]) == 128
+    assert positions_of(load_parts(BERT, published)[0]) == 128
 
 
 def test_a_damaged_folder_is_told(published: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_bert_parts(published, dtype="float32")
+    model, tokenizer = load_parts(BERT, published, dtype="float32")
     BertRouter(model=model, tokenizer=tokenizer, pair=PAIR).save_pretrained(tmp_path)
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
     config = read_config(tmp_path)

@@ -14,7 +14,9 @@ from prefroute.compat.routellm import load_causal_lm
 from prefroute.demo import PROMPTS
 from prefroute.routers import _last_token
 from prefroute.routers._prompt_format import INSTRUCTION, Disarmed, PromptFormat, build_format
-from prefroute.routers.causal_lm import CausalLMRouter, label_ids, label_tokens, load_causal_parts
+from prefroute.routers._transformer import load_parts
+from prefroute.routers.causal_lm import KIND as CAUSAL
+from prefroute.routers.causal_lm import CausalLMRouter, label_ids, label_tokens
 from prefroute.testing import write_tiny_llama
 from prefroute.training.causal_lm import add_label_rows
 from prefroute.types import ModelPair
@@ -27,7 +29,8 @@ SYSTEM, ASK = "Predict the score from [[1]] to [[5]].\n", "[Question]\n{question
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """A tiny Llama with five label tokens and a head that tells them apart."""
-    model, tokenizer = load_causal_parts(
+    model, tokenizer = load_parts(
+        CAUSAL,
         write_tiny_llama(tmp_path_factory.mktemp("labelled"), texts=[*PROMPTS, INSTRUCTION], initializer_range=0.3),
         dtype="float32",
     )
@@ -245,7 +248,7 @@ def test_what_is_no_published_checkpoint_is_told(checkpoint: Path, tmp_path: Pat
 
 
 def test_new_labels_begin_as_the_mean_of_what_they_were_cut_into(llama_folder: Path) -> None:
-    model, _ = load_causal_parts(llama_folder, dtype="float32")
+    model, _ = load_parts(CAUSAL, llama_folder, dtype="float32")
     tokenizer = load_tokenizer(llama_folder)
     labels = label_tokens(3)
     pieces = [tokenizer(label)["input_ids"] for label in labels]

@@ -299,7 +299,8 @@ def test_a_hub_id_is_fetched_without_code_or_pickle(tmp_path: Path, monkeypatch:
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
     assert ConstantRouter.from_pretrained("owner/name").value == 0.75
-    assert asked == [("owner/name", {"allow_patterns": ["*.json", "*.safetensors", "*.npy"]})]
+    patterns = ["*.json", "*.safetensors", "*.npy", "*.txt", "*.model"]
+    assert asked == [("owner/name", {"allow_patterns": patterns})]
 
     def refuse(repository: str, **_: Any) -> str:
         raise ConnectionError(repository)

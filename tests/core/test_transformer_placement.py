@@ -15,7 +15,9 @@ import torch
 from prefroute import ConfigurationError, MissingExtraError, PersistenceError, _torch, load_router
 from prefroute._torch import as_device, as_dtype, free_memory, refuse_too_large
 from prefroute._transformers import load_model, load_tokenizer, quiet_loading
-from prefroute.routers.bert import BertRouter, load_bert_parts
+from prefroute.routers._transformer import load_parts
+from prefroute.routers.bert import KIND as BERT
+from prefroute.routers.bert import BertRouter
 from prefroute.testing import write_tiny_encoder
 from prefroute.types import ModelPair
 
@@ -29,7 +31,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def saved(classifier: Path, tmp_path: Path) -> Path:
-    model, tokenizer = load_bert_parts(classifier, dtype="float32")
+    model, tokenizer = load_parts(BERT, classifier, dtype="float32")
     BertRouter(model=model, tokenizer=tokenizer, pair=PAIR, threshold=0.4).save_pretrained(tmp_path / "router")
     return tmp_path / "router"
 
@@ -61,7 +63,7 @@ def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch: pytest.Monkey
         refuse_too_large(15 * 2**30, "cpu", "a model")
     monkeypatch.setattr(_torch, "free_memory", lambda _: 1000)
     with pytest.raises(ConfigurationError, match=r"the model '.*' in float32 takes 0\.[12] MiB .* 0\.0 MiB are free"):
-        load_bert_parts(classifier)
+        load_parts(BERT, classifier)
 
 
 def test_memory_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_running_out_of_memory_says_so_too(monkeypatch: pytest.MonkeyPatch, clas
 
     monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", fail)
     with pytest.raises(ConfigurationError, match=r"takes .* of memory and .* free on 'cpu'"):
-        load_bert_parts(classifier)
+        load_parts(BERT, classifier)
 
 
 def test_device_and_dtype_reach_the_router(saved: Path) -> None:
@@ -132,7 +134,7 @@ def test_saving_again_keeps_the_weights_as_they_were(saved: Path, tmp_path: Path
 
 
 def test_int8_alone_cannot_be_saved(classifier: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_bert_parts(classifier, dtype="int8")
+    model, tokenizer = load_parts(BERT, classifier, dtype="int8")
     with pytest.raises(PersistenceError, match="int8 cannot be saved; load the model with dtype='float32'"):
         BertRouter(model=model, tokenizer=tokenizer, pair=PAIR).save_pretrained(tmp_path / "router")
 
@@ -144,7 +146,7 @@ def test_only_safetensors_are_read_and_code_is_refused(classifier: Path, tmp_pat
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigurationError, match=r"cannot load the model from the folder .*safetensors"):
-        load_bert_parts(folder)
+        load_parts(BERT, folder)
     folder = Path(shutil.copytree(classifier, tmp_path / "coded"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= {
@@ -154,13 +156,13 @@ def test_only_safetensors_are_read_and_code_is_refused(classifier: Path, tmp_pat
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="cannot load"):
-        load_bert_parts(folder)
+        load_parts(BERT, folder)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_without_a_head_is_no_router(encoder_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lacks weights .*classifier"):
-        load_bert_parts(encoder_folder)
+        load_parts(BERT, encoder_folder)
     with pytest.raises(ConfigurationError, match="cannot load the tokenizer from the folder"):
         load_tokenizer(tmp_path)
 
@@ -183,7 +185,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, classifier:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else real(name))
     with pytest.raises(MissingExtraError, match=re.escape('needs transformers: pip install "prefroute[transformers]"')):
-        load_bert_parts(classifier)
+        load_parts(BERT, classifier)
 
 
 def test_loading_is_quiet_for_all_at_once_and_leaves_the_library_as_it_was() -> None:

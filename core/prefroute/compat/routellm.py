@@ -143,9 +143,10 @@ def load_bert(
         ConfigurationError: There is no such model, or it is no sequence classifier of three labels.
         MissingExtraError: torch, transformers or accelerate is not installed.
     """
-    from prefroute.routers.bert import BertRouter, load_bert_parts
+    from prefroute.routers._transformer import load_parts
+    from prefroute.routers.bert import KIND, BertRouter
 
-    model, tokenizer = load_bert_parts(path, device=device, dtype=dtype)
+    model, tokenizer = load_parts(KIND, path, device=device, dtype=dtype)
     return BertRouter(model=model, tokenizer=tokenizer, pair=pair, label_values=BERT_LABEL_VALUES, threshold=threshold)
 
 
@@ -182,12 +183,13 @@ def load_causal_lm(
         MissingExtraError: torch, transformers or accelerate is not installed.
     """
     from prefroute.routers._prompt_format import build_format
-    from prefroute.routers.causal_lm import PUBLISHED_VALUES, CausalLMRouter, label_tokens, load_causal_parts
+    from prefroute.routers._transformer import load_parts
+    from prefroute.routers.causal_lm import KIND, PUBLISHED_VALUES, CausalLMRouter, label_tokens
 
     instruction, question = (_text_beside(path, name) for name in _INSTRUCTION_FILES)
     own = (Path(path) / "tokenizer.json").is_file()
     words_from = tokenizer if tokenizer is not None else path if own else LLAMA_3
-    model, words = load_causal_parts(path, tokenizer=words_from, device=device, dtype=dtype)
+    model, words = load_parts(KIND, path, tokenizer=words_from, device=device, dtype=dtype)
     labels = label_tokens(len(PUBLISHED_VALUES))
     words.add_tokens(list(labels), special_tokens=True)
     found = [int(words.get_vocab()[label]) for label in labels]

@@ -5,27 +5,31 @@ from __future__ import annotations
 import shutil
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from prefroute._torch import needs_torch, use_threads_that_are_there
-from prefroute._transformers import quiet_loading
+from prefroute._torch import AUTO, as_device, as_dtype, needs_torch, use_threads_that_are_there
+from prefroute._transformers import load_model, load_tokenizer, quiet_loading
 from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.inputs import as_pair, as_prompts, finite_or_none
 from prefroute.persistence import digest_of
 from prefroute.router import Router
+from prefroute.routers._int8 import to_int8
 from prefroute.routers._token_batches import token_batches
 from prefroute.routers._turns import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from prefroute.persistence import SavedRouter
     from prefroute.types import ModelPair
+
+R = TypeVar("R")
 
 MODEL_FOLDER = "model"
 """Where in a saved router the model and its tokenizer lie, as the transformers library writes them."""
@@ -171,13 +175,66 @@ def probabilities(logits: NDArray[Any], label_values: NDArray[np.float64]) -> ND
     return np.clip(found, 0.0, 1.0)
 
 
-def needs_transformers(what: str) -> None:
-    """Refuse early what the extra `transformers` is needed for.
+def load_parts(
+    kind: str,
+    name: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> tuple[Any, Any]:
+    """Load a fine-tuned model to serve, and its tokenizer.
+
+    Args:
+        kind: What the transformers library calls such models.
+        name: A folder or a hub id.
+        tokenizer: Where the tokenizer is; None for beside the model.
+        device: As torch names it; None for a GPU where there is one.
+        dtype: One of `Dtype`; None for what the device does well.
+
+    Returns:
+        The model and the tokenizer.
 
     Raises:
-        MissingExtraError: A package of it is not installed.
+        ConfigurationError: They cannot be loaded, or not so.
+        MissingExtraError: torch, transformers or accelerate is not installed.
     """
-    needs_torch(what, *_SERVING, extra="transformers")
+    needs_torch("a router around a transformer", *_SERVING, extra="transformers")
+    where = as_device(AUTO if device is None else device)
+    numbers = as_dtype(AUTO if dtype is None else dtype, where)
+    words = load_tokenizer(name if tokenizer is None else tokenizer)
+    model = load_model(kind, name, device=where, dtype=numbers, complete=True)
+    if numbers == "int8":
+        to_int8(model.base_model)
+    return model, words
+
+
+def restored(build: Callable[..., R], kind: str, saved: SavedRouter, folder: Path) -> R:
+    """Read a saved router.
+
+    Args:
+        build: Makes it from its model and tokenizer.
+        kind: As for `load_parts`.
+        saved: Its settings, and where it is to compute.
+        folder: Where it lies.
+
+    Returns:
+        The router, which is saved again by its files.
+
+    Raises:
+        PersistenceError: The folder does not hold what it should.
+        ConfigurationError: It cannot compute as the caller wants.
+    """
+    try:
+        model, tokenizer = load_parts(kind, folder / MODEL_FOLDER, device=saved.device, dtype=saved.dtype)
+        router = build(model=model, tokenizer=tokenizer)
+    except ConfigurationError as error:
+        if saved.device is not None or saved.dtype is not None:
+            raise
+        msg = f"{folder}: {error}"
+        raise PersistenceError(msg) from error
+    cast("TransformerRouter", router)._files = ModelFiles(folder / MODEL_FOLDER)  # noqa: SLF001 - of this module
+    return router
 
 
 def save_model_files(model: Any, tokenizer: Any, folder: Path, **options: Any) -> None:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prefroute._torch import AUTO, as_device, as_dtype
-from prefroute._transformers import load_model, load_tokenizer
-from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.errors import ConfigurationError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
-from prefroute.routers._int8 import to_int8
 from prefroute.routers._token_batches import Tokens, keep_end_characters, keep_ends, padded
 from prefroute.routers._transformer import (
     CHARACTERS_A_TOKEN,
     MODEL_FOLDER,
     FineTuningReport,
-    ModelFiles,
     TransformerRouter,
-    needs_transformers,
+    restored,
 )
 from prefroute.types import ModelPair
 
@@ -25,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Self
+
+KIND = "AutoModelForSequenceClassification"
+"""What the transformers library calls such models."""
 
 MAX_LENGTH = 512
 
@@ -116,22 +115,17 @@ class BertRouter(TransformerRouter):
     @classmethod
     def _from_saved(cls, saved: SavedRouter, folder: Path) -> Self:
         settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
-        try:
-            model, tokenizer = load_bert_parts(folder / MODEL_FOLDER, device=saved.device, dtype=saved.dtype)
-            router = cls(
-                model=model,
-                tokenizer=tokenizer,
+
+        def build(**parts: Any) -> Any:
+            return cls(
                 pair=ModelPair(settings.strong, settings.weak),
                 label_values=settings.label_values,
                 max_length=settings.max_length,
                 training=settings.training,
+                **parts,
             )
-        except ConfigurationError as error:
-            if saved.device is not None or saved.dtype is not None:
-                raise
-            msg = f"{folder}: {error}"
-            raise PersistenceError(msg) from error
-        router._files = ModelFiles(folder / MODEL_FOLDER)
+
+        router: Self = restored(build, KIND, saved, folder)
         return router
 
 
@@ -184,37 +178,3 @@ def positions_of(model: Any) -> int:
         return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
     padding = getattr(table, "padding_idx", None)
     return int(rows) - (0 if padding is None else int(padding) + 1)
-
-
-def load_bert_parts(
-    name: str | Path,
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    revision: str | None = None,
-) -> tuple[Any, Any]:
-    """Load a fine-tuned sequence classifier and its tokenizer.
-
-    Args:
-        name: A folder or a hub id.
-        device: As torch names it; None for a GPU where there is one.
-        dtype: One of `Dtype`; None for what the device does well.
-        revision: Version on the hub.
-
-    Returns:
-        The model and the tokenizer.
-
-    Raises:
-        ConfigurationError: They cannot be loaded, or not so.
-        MissingExtraError: torch, transformers or accelerate is not installed.
-    """
-    needs_transformers("a BERT router")
-    where = as_device(AUTO if device is None else device)
-    numbers = as_dtype(AUTO if dtype is None else dtype, where)
-    tokenizer = load_tokenizer(name, revision=revision)
-    model = load_model(
-        "AutoModelForSequenceClassification", name, device=where, dtype=numbers, complete=True, revision=revision
-    )
-    if numbers == "int8":
-        to_int8(model.base_model)
-    return model, tokenizer

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from prefroute._torch import AUTO, as_device, as_dtype
-from prefroute._transformers import load_model, load_tokenizer
-from prefroute.errors import ConfigurationError, PersistenceError
+from prefroute.errors import ConfigurationError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
-from prefroute.routers._int8 import to_int8
 from prefroute.routers._last_token import LastToken
 from prefroute.routers._prompt_format import Disarmed, PromptFormat
 from prefroute.routers._token_batches import Tokens, keep_end_characters, keep_ends
@@ -19,9 +16,8 @@ from prefroute.routers._transformer import (
     CHARACTERS_A_TOKEN,
     MODEL_FOLDER,
     FineTuningReport,
-    ModelFiles,
     TransformerRouter,
-    needs_transformers,
+    restored,
 )
 from prefroute.types import ModelPair
 
@@ -29,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Self
+
+KIND = "AutoModelForCausalLM"
+"""What the transformers library calls such models."""
 
 MAX_LENGTH = 2048
 
@@ -152,24 +151,19 @@ class CausalLMRouter(TransformerRouter):
     @classmethod
     def _from_saved(cls, saved: SavedRouter, folder: Path) -> Self:
         settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
-        try:
-            model, tokenizer = load_causal_parts(folder / MODEL_FOLDER, device=saved.device, dtype=saved.dtype)
-            router = cls(
-                model=model,
-                tokenizer=tokenizer,
+
+        def build(**parts: Any) -> Any:
+            return cls(
                 prompt_format=PromptFormat(before=settings.before, behind=settings.behind),
                 labels=settings.labels,
                 pair=ModelPair(settings.strong, settings.weak),
                 label_values=settings.label_values,
                 max_length=settings.max_length,
                 training=settings.training,
+                **parts,
             )
-        except ConfigurationError as error:
-            if saved.device is not None or saved.dtype is not None:
-                raise
-            msg = f"{folder}: {error}"
-            raise PersistenceError(msg) from error
-        router._files = ModelFiles(folder / MODEL_FOLDER)
+
+        router: Self = restored(build, KIND, saved, folder)
         return router
 
 
@@ -235,40 +229,6 @@ def label_ids(tokenizer: Any, labels: Sequence[str]) -> list[int]:
         msg = f"at least two different labels are needed, each a token of the tokenizer; got {list(labels)!r}"
         raise ConfigurationError(msg + (f", of which {', '.join(missing)} are no tokens" if missing else ""))
     return [int(vocabulary[label]) for label in labels]
-
-
-def load_causal_parts(
-    name: str | Path,
-    *,
-    tokenizer: str | Path | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    revision: str | None = None,
-) -> tuple[Any, Any]:
-    """Load a causal language model and its tokenizer.
-
-    Args:
-        name: A folder or a hub id.
-        tokenizer: Where the tokenizer is; None for beside the model.
-        device: As torch names it; None for a GPU where there is one.
-        dtype: One of `Dtype`; None for what the device does well.
-        revision: Version of the model on the hub.
-
-    Returns:
-        The model and the tokenizer.
-
-    Raises:
-        ConfigurationError: They cannot be loaded, or not so.
-        MissingExtraError: torch, transformers or accelerate is not installed.
-    """
-    needs_transformers("a causal language model as a router")
-    where = as_device(AUTO if device is None else device)
-    numbers = as_dtype(AUTO if dtype is None else dtype, where)
-    words = load_tokenizer(name if tokenizer is None else tokenizer, revision=None if tokenizer else revision)
-    model = load_model("AutoModelForCausalLM", name, device=where, dtype=numbers, complete=True, revision=revision)
-    if numbers == "int8":
-        to_int8(model.base_model)
-    return model, words
 
 
 def _common(rows: list[list[int]]) -> list[int]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from prefroute._torch import AUTO, as_device, as_dtype
 from prefroute._transformers import load_model, load_tokenizer
 from prefroute.inputs import as_pair
-from prefroute.routers.bert import BertRouter, Encoder, bert_inputs, load_bert_parts, positions_of
+from prefroute.routers._transformer import load_parts
+from prefroute.routers.bert import KIND, BertRouter, Encoder, bert_inputs, positions_of
 from prefroute.training._checkpoints import BEST, run_of
 from prefroute.training._examples import examples_of, held_out
 from prefroute.training._fine_tuned import (
@@ -73,7 +74,7 @@ def train_bert(
     folder = RunFolder(checkpoints)
     with seeded(config.seed):
         model = load_model(
-            "AutoModelForSequenceClassification",
+            KIND,
             config.model,
             device="cpu",
             dtype="float32",
@@ -105,7 +106,7 @@ def train_bert(
         del task
     release()
     device = as_device(config.device)
-    fitted, words = load_bert_parts(folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
+    fitted, words = load_parts(KIND, folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
     router = BertRouter(
         model=fitted,
         tokenizer=words,

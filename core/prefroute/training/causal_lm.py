@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefroute._torch import AUTO, as_device, as_dtype, needs_torch
-from prefroute._transformers import load_model, load_tokenizer
+from prefroute._transformers import load_config, load_model, load_tokenizer
 from prefroute.inputs import as_pair
 from prefroute.routers._last_token import right_padded, takes
 from prefroute.routers._prompt_format import INSTRUCTION, build_format
-from prefroute.routers._transformer import save_model_files
-from prefroute.routers.causal_lm import CausalLMRouter, QuestionEncoder, label_ids, label_tokens, load_causal_parts
+from prefroute.routers._transformer import load_parts, save_model_files
+from prefroute.routers.causal_lm import KIND, CausalLMRouter, QuestionEncoder, label_ids, label_tokens
 from prefroute.training._checkpoints import BEST, run_of
 from prefroute.training._examples import balanced_rows, examples_of, held_out
 from prefroute.training._fine_tuned import (
@@ -92,8 +92,7 @@ def train_causal_lm(
     folder = RunFolder(checkpoints)
     base = _Base(config)
     labels = label_tokens(config.labels)
-    length = min(config.max_length, int(getattr(base.config, "max_position_embeddings", None) or config.max_length))
-    encoder = QuestionEncoder(base.tokenizer, base.prompt_format, labels, length)
+    encoder = QuestionEncoder(base.tokenizer, base.prompt_format, labels, base.max_length)
     with seeded(config.seed):
         model = base.load()
         if config.lora_rank is not None:
@@ -121,7 +120,7 @@ def train_causal_lm(
         del task
     release()
     device = as_device(config.device)
-    fitted, words = load_causal_parts(folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
+    fitted, words = load_parts(KIND, folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
     router = CausalLMRouter(
         model=fitted,
         tokenizer=words,
@@ -129,7 +128,7 @@ def train_causal_lm(
         labels=labels,
         pair=pair,
         label_values=config.label_values,
-        max_length=length,
+        max_length=base.max_length,
         training=report_of(config, train, validation, outcome),
     )
     return completed(router, folder, validation, graded=config.graded)
@@ -139,8 +138,6 @@ class _Base:
     """The model before training: with label tokens, which need not be trained to be told apart."""
 
     def __init__(self, config: CausalLMConfig) -> None:
-        from transformers import AutoConfig
-
         self._settings = config
         self.tokenizer = load_tokenizer(config.model, revision=config.revision)
         labels = label_tokens(config.labels)
@@ -160,7 +157,8 @@ class _Base:
             # Only the updates are trained, in float32; the weights below them need no more bits than they are served.
             device = as_device(config.device)
             self._dtype = as_dtype(AUTO, device) if device != "cpu" else "float32"
-        self.config = AutoConfig.from_pretrained(config.model, revision=config.revision or "main")
+        positions = getattr(load_config(config.model, revision=config.revision), "max_position_embeddings", None)
+        self.max_length = min(config.max_length, int(positions or config.max_length))
 
     def load(self) -> Any:
         """Load it; the same each time."""
@@ -168,7 +166,7 @@ class _Base:
 
         with seeded(self._settings.seed):
             model = load_model(
-                "AutoModelForCausalLM",
+                KIND,
                 self._settings.model,
                 device="cpu",
                 dtype=self._dtype,
