@@ -187,3 +187,29 @@ def test_the_help_names_both(capsys: pytest.CaptureFixture[str], monkeypatch: py
     out = capsys.readouterr().out
     assert "bert" in out
     assert "causal-lm" in out
+
+
+DATA = Path(os.environ.get("PREFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
+SETS = {
+    "gsm8k": ("routellm/gsm8k/gsm8k_responses.csv", "gpt-4-1106-preview", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+    "votes of people": ("battles/arena_hard.jsonl.gz", "gpt-4", "gpt-3.5-turbo"),
+    "votes of a judge": ("battles/qlora_oa.jsonl.gz", "gpt-4", "vicuna-13b"),
+}
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no shared data at {DATA}; set PREFROUTE_DATA")
+@pytest.mark.parametrize("kind", ["bert", "causal-lm"])
+@pytest.mark.parametrize("name", SETS)
+def test_real_data_train_a_router_that_serves(
+    run: Run, encoder_folder: Path, llama_folder: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    file, strong, weak = SETS[name]
+    model = encoder_folder if kind == "bert" else llama_folder
+    more = ["--strong", strong, "--weak", weak, "--model", str(model), "--steps", "3", "--evaluations", "1"]
+    output = str(tmp_path / "r")
+    status, out, err = run("train", kind, "--data", str(DATA / file), *more, "--output", output, "--json")
+    assert status == 0, err
+    assert json.loads(out)["pair"]["prompts"] > 5
+    status, out, err = run("route", "--json", "--router", output, "Why is the sky blue?")
+    assert (status, err) == (0, "")
+    assert 0 <= json.loads(out)["score"] <= 1
