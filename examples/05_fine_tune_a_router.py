@@ -1,6 +1,6 @@
 """Fine-tune an encoder and a causal language model as routers, and serve one of them.
 
-Needs `pip install "prefroute[train]"`. The two models here are tiny, of random weights, so that nothing is downloaded;
+Needs `pip install '.[train]'`. The two models here are tiny, of random weights, so that nothing is downloaded;
 leave `model=` out to begin with the paper's. On the command line: `prefroute train bert --help`, `prefroute train
 causal-lm --help`, with `torchrun` or `accelerate launch` before it for several GPUs (docs/bert.md, docs/causal_lm.md).
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from contextlib import contextmanager
 from importlib import import_module
@@ -24,7 +26,22 @@ last turns them on again. The first entry holds how they stood."""
 _SPARE = 1.1
 """Memory that a model takes beside its weights, as a factor: activations of a small batch."""
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+MODEL_FOLDER = "model"
+"""Where in a saved router the model and its tokenizer lie, as the transformers library writes them."""
+
 CODE_REFUSED = {"trust_remote_code": False}
+
+
+def _after_fork() -> None:
+    """Renew the lock, which another thread may have held at the fork."""
+    global _counting  # noqa: PLW0603 - a lock held at the fork can only be replaced
+    _counting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager
@@ -65,7 +82,10 @@ def load_tokenizer(name: str | Path, *, revision: str | None = None) -> Any:
         ConfigurationError: There is none, or it comes with code of its own.
     """
     auto = import_module("transformers").AutoTokenizer
-    return _loaded(name, "the tokenizer", lambda **where: auto.from_pretrained(str(name), **where), revision=revision)
+    name = _within(name)
+    return _loaded(
+        name, "the tokenizer of the model", lambda **where: auto.from_pretrained(str(name), **where), revision=revision
+    )
 
 
 def load_config(name: str | Path, *, revision: str | None = None, **changes: Any) -> Any:
@@ -83,6 +103,7 @@ def load_config(name: str | Path, *, revision: str | None = None, **changes: Any
         ConfigurationError: There is none, or it comes with code of its own.
     """
     auto = import_module("transformers").AutoConfig
+    name = _within(name)
     return _loaded(
         name,
         "the config of the model",
@@ -110,7 +131,7 @@ def load_model(
         name: A folder or a hub id.
         device: As `as_device` gives it.
         dtype: Of the weights; int8 loads float32.
-        complete: Whether the file must have every weight; else the head may be missing, and is made anew.
+        complete: Whether the files must have every weight; else the head may be missing, and is made anew.
         revision: Version on the hub; None for the latest.
         **options: Changes to the model's config.
 
@@ -123,6 +144,7 @@ def load_model(
     import torch
 
     auto = getattr(import_module("transformers"), kind)
+    name = _within(name)
     config = load_config(name, revision=revision, **options)
     numbers = torch_dtype(dtype)
     size = int(_parameters(auto, config, name) * numbers.itemsize * _SPARE)
@@ -146,11 +168,21 @@ def load_model(
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(size, device, what) from error
     lacking = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
-    if complete and lacking:
+    body = f"{model.base_model_prefix}."
+    if not complete:
+        # The head is made anew; so is a pooler, which belongs to it.
+        lacking = [key for key in lacking if key.startswith(body) and ".pooler." not in key]
+    if lacking:
         shown = f"{', '.join(lacking[:3])}{' and others' if len(lacking) > 3 else ''}"  # noqa: PLR2004 - as many as shown
         msg = f"the model {str(name)!r} lacks weights ({shown}): it was not trained for this, or its files are damaged"
         raise ConfigurationError(msg)
     return model.eval()
+
+
+def _within(name: str | Path) -> str | Path:
+    """The model of a saved router, for its folder; else the name itself."""
+    own = Path(name) / MODEL_FOLDER
+    return own if (own / "config.json").is_file() else name
 
 
 def _parameters(auto: Any, config: Any, name: str | Path) -> int:
@@ -171,6 +203,9 @@ def _loaded(name: str | Path, what: str, load: Callable[..., Any], *, revision: 
     import torch
 
     is_folder = Path(name).is_dir()
+    if not is_folder and not _HUB_ID.fullmatch(str(name)):
+        msg = f"there is no folder {str(name)!r}; give one that holds a model, or a hub id such as owner/name"
+        raise ConfigurationError(msg)
     where = {"revision": revision, **CODE_REFUSED} if revision is not None else dict(CODE_REFUSED)
     try:
         with quiet_loading():
@@ -195,4 +230,5 @@ def _loaded(name: str | Path, what: str, load: Callable[..., Any], *, revision: 
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line.rstrip('.')}"

@@ -112,6 +112,42 @@ def test_batches_of_any_budget_score_alike(published: Path) -> None:
         np.testing.assert_allclose(router.win_probability(texts), expected, atol=1e-6)
 
 
+def test_a_budget_that_is_none_is_refused_when_it_is_set(published: Path) -> None:
+    router = load_bert(published, dtype="float32")
+    for wrong in (0, -5, 1024.0, "1024", None, True):
+        with pytest.raises(ConfigurationError, match="token_budget must be an integer from 1 on"):
+            router.token_budget = wrong  # type: ignore[assignment]
+    assert router.token_budget == 1024
+
+
+def test_a_router_that_cannot_score_is_not_loaded(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would send every prompt to the strong model, and only a warning would tell."""
+    model, tokenizer = load_parts(BERT, published, dtype="float32")
+    BertRouter(model=model, tokenizer=tokenizer, pair=PAIR).save_pretrained(tmp_path)
+
+    def fail(*_: Any) -> Any:
+        msg = "expected m1 and m2 to have the same dtype"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(BertRouter, "_logits", fail)
+    for load in (lambda: load_router(tmp_path, dtype="bfloat16"), lambda: load_bert(published)):
+        with pytest.raises(ConfigurationError, match=r"cannot score on 'cpu' in .*: RuntimeError: expected m1 and m2"):
+            load()
+    monkeypatch.setattr(BertRouter, "_logits", lambda _, rows: torch.full((len(rows), 3), float("nan")))
+    with pytest.raises(PersistenceError, match="scores are not numbers"):
+        load_router(tmp_path)
+
+
+def test_a_router_without_its_model_asks_no_hub(published: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_parts(BERT, published, dtype="float32")
+    BertRouter(model=model, tokenizer=tokenizer, pair=PAIR).save_pretrained(tmp_path)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(PersistenceError, match="lacks its folder model"):
+        load_router(tmp_path)
+
+
 def test_positions_that_count_from_behind_the_padding_are_fewer(published: Path) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     roberta: Any = RobertaForSequenceClassification

@@ -261,3 +261,43 @@ def test_new_labels_begin_as_the_mean_of_what_they_were_cut_into(llama_folder: P
         for label, own in zip(ids, pieces, strict=True):
             torch.testing.assert_close(table[label], table[own].mean(dim=0))
     torch.testing.assert_close(model.get_output_embeddings().weight[: len(before)], before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("Mistral", {"num_key_value_heads": 2, "sliding_window": 96}),
+        ("Gemma3Text", {"num_key_value_heads": 1, "sliding_window": 96, "head_dim": 16, "pad_token_id": 2}),
+        ("GPTNeo", {"attention_types": [[["global", "local"], 1]], "window_size": 64}),
+        ("Mpt", {}),
+        ("Bloom", {}),
+    ],
+)
+def test_a_score_does_not_depend_on_what_it_is_computed_beside(
+    kind: str, sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    """Models that see a window, or count places otherwise, lose sight of the instruction behind gaps."""
+    import transformers
+
+    tokenizer = load_tokenizer(write_tiny_llama(tmp_path, texts=[*PROMPTS, INSTRUCTION]))
+    tokenizer.add_tokens(list(FIVE), special_tokens=True)
+    common = {"vocab_size": len(tokenizer), "max_position_embeddings": 1024, "initializer_range": 0.3}
+    shapes = {
+        "Mpt": {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": 1024},
+        "Bloom": {"hidden_size": 32, "n_head": 2, "n_layer": 2},
+        "GPTNeo": {"hidden_size": 32, "num_heads": 2, "num_layers": 2},
+    }
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config: Any = getattr(transformers, f"{kind}Config")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: Any = getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")
+        model = made(config(**(common | shapes.get(kind, usual) | sizes))).eval()
+    router = router_of((model, tokenizer))
+    texts = ["Hi?", PROMPTS[0], "Tell me all that you know about it, in order. " * 12]
+    together = router.win_probability(texts)
+    ids = torch.tensor(label_ids(tokenizer, FIVE))
+    for text, score in zip(texts, together, strict=True):
+        with torch.no_grad():
+            shares = model(torch.tensor([router._encode([text])[0]])).logits[0, -1, ids].double().softmax(0)
+        assert score == pytest.approx(float((shares.numpy() * router.label_values).sum()), abs=2e-5), text

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,8 +119,10 @@ def test_a_judges_scores_are_read_by_their_column(run: Run, scores: Path, llama_
     ("arguments", "status", "message"),
     [
         (["bert", "--batch-size", "8", "--micro-batch-size", "3"], 2, "a divisor of batch_size, which is 8"),
-        (["bert", "--model", "EMPTY"], 2, "cannot load the tokenizer from the folder"),
+        (["bert", "--model", "EMPTY"], 2, "cannot load the config of the model from the folder"),
         (["bert", "--labels", "2"], 2, "--labels"),
+        (["bert", "--steps", "4", "--epochs", "2"], 2, "--steps 4 and --epochs 2 say two things"),
+        (["bert", "--model", "/not/there"], 2, "there is no folder '/not/there'"),
         (["bert", "--device", "cuda:7"], 2, "'auto' or 'cpu'"),
         (["causal-lm", "--score-column", "big", "--margin", "1"], 2, "goes with --prompt-column alone"),
         (["causal-lm", "--score-column", "big", "--weight-column", "x"], 2, "not with --weight-column"),
@@ -140,6 +143,29 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert message in err
     assert len(err.splitlines()) == 1
     assert set(tmp_path.iterdir()) == before
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    run: Run, labels: Path, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefroute.training import _fine_tuned
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefroute.training.bert.release", interrupt)
+    more = ["--model", str(encoder_folder), *QUICK]
+    status, out, err = run("train", "bert", "--data", str(labels), *SIDES, "--output", str(tmp_path / "r"), *more)
+    assert (status, out) == (130, "")
+    told = re.search(r"--resume goes on from step (\d+), kept in (.*)", err)
+    assert told is not None, err
+    assert told[2] == str(tmp_path / "r.checkpoints")
+    monkeypatch.setattr("prefroute.training.bert.release", _fine_tuned.release)
+    status, out, err = run(
+        "train", "bert", "--data", str(labels), *SIDES, "--output", str(tmp_path / "r"), *more, "--resume", "--json"
+    )
+    assert status == 0, err
+    assert json.loads(out)["learnt"]["resumed_at_step"] == int(told[1]) > 0
 
 
 def test_only_the_first_process_speaks(
@@ -175,7 +201,9 @@ def test_a_killed_run_is_resumed_when_asked(labels: Path, encoder_folder: Path, 
     assert "learning_rate was 0.001 and is 0.002" in err
     status, out, err = run(*arguments, "--resume", "--json")
     assert status == 0, err
-    assert json.loads(out)["learnt"]["steps"] == 400
+    learnt = json.loads(out)["learnt"]
+    assert learnt["steps"] == 400
+    assert 0 < learnt["resumed_at_step"] < 400
     assert not checkpoints.exists()
     assert np.isfinite(load_router(output).win_probability(["Derive 5 theorems about tea."])).all()
 

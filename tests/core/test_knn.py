@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from prefroute.data import Battles
 from prefroute.errors import ConfigurationError, DataError, PersistenceError
-from prefroute.persistence import _digest
+from prefroute.persistence import digest_of
 from prefroute.routers._index import build_index
 from prefroute.routers.knn import KNNRouter
 from prefroute.testing import FakeEmbedder
@@ -133,7 +133,7 @@ def test_a_damaged_folder_is_refused(name: str, value: Any, tmp_path: Path) -> N
     tensors.pop(name)
     save_file(tensors if value is None else tensors | {name: value}, path)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["files"]["router.safetensors"] = _digest(path)
+    config["files"]["router.safetensors"] = digest_of(path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(PersistenceError, match=name):
         KNNRouter.from_pretrained(tmp_path, embedder=Numbers())

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from prefroute.data import Battles
 from prefroute.errors import ConfigurationError, DataError, PersistenceError
-from prefroute.persistence import _digest
+from prefroute.persistence import digest_of
 from prefroute.routers import _fast_products, _index, _tier_sums
 from prefroute.routers._index import build_index
 from prefroute.routers._similarity_choice import CentredView
@@ -510,7 +510,7 @@ def test_a_damaged_folder_is_refused(damage: Callable[[Path], None], tmp_path: P
     damage(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     # As one would who means harm: the digests fit.
-    config["files"] = {name: _digest(tmp_path / name) for name in config["files"] if (tmp_path / name).exists()}
+    config["files"] = {name: digest_of(tmp_path / name) for name in config["files"] if (tmp_path / name).exists()}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(PersistenceError):
         SimilarityWeightedRouter.from_pretrained(tmp_path, embedder=FakeEmbedder(12))

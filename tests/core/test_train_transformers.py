@@ -1,11 +1,14 @@
 """Fine-tuning the two transformer routers: what they learn, killed and resumed, by several processes."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from prefroute import ConfigurationError, ConvergenceError, load_router
+from prefroute import ConfigurationError, ConvergenceError, DataError, load_router
 from prefroute.data import Battles, read_battles, reference_battles
 from prefroute.routers.causal_lm import CausalLMRouter
 from prefroute.training import BertConfig, CausalLMConfig, train_bert, train_causal_lm
@@ -149,6 +152,83 @@ def test_the_best_step_is_kept_not_the_last(golden: Battles, encoder_folder: Pat
     assert losses.mean() == pytest.approx(report.validation_loss, abs=1e-5), "all weights are those of the best step"
 
 
+def test_micro_batches_leave_the_result_as_it_is(golden: Battles, encoder_folder: Path) -> None:
+    """97 prompts are no multiple of 10, and the 7 left over hold a micro-batch of 5."""
+
+    def fit(**more: Any) -> Any:
+        config = BertConfig(model=str(encoder_folder), steps=12, batch_size=10, learning_rate=1e-4, **more)
+        return train_bert(golden, pair=PAIR, config=config).win_probability(golden.prompts)
+
+    np.testing.assert_allclose(fit(micro_batch_size=5), fit(), atol=2e-5)
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(7, 3), (15, 10), (9, 1)])
+def test_the_last_step_is_measured_and_a_finished_run_is_only_read_again(
+    golden: Battles, encoder_folder: Path, tmp_path: Path, steps: int, evaluations: int
+) -> None:
+    config = BertConfig(model=str(encoder_folder), steps=steps, evaluations=evaluations, learning_rate=1e-3)
+    first = train_bert(golden, pair=PAIR, config=config, checkpoints=tmp_path / "run")
+    assert first.training is not None
+    assert (first.training.steps, first.training.best_step) == (steps, steps)
+    again = train_bert(golden, pair=PAIR, config=config, checkpoints=tmp_path / "run", resume=True)
+    assert again.training is not None
+    assert (again.training.steps, again.training.resumed_step) == (steps, steps)
+    assert again.training.validation_loss == first.training.validation_loss
+    np.testing.assert_array_equal(again.win_probability(golden.prompts), first.win_probability(golden.prompts))
+
+
+def test_a_trained_router_can_be_trained_further(golden: Battles, encoder_folder: Path, tmp_path: Path) -> None:
+    config = BertConfig(model=str(encoder_folder), steps=30, **QUICK)
+    first = train_bert(golden, pair=PAIR, config=config)
+    first.save_pretrained(tmp_path / "router")
+    further = BertConfig(model=str(tmp_path / "router"), steps=1, learning_rate=1e-9, evaluations=1)
+    second = train_bert(golden, pair=PAIR, config=further)
+    np.testing.assert_allclose(second.win_probability(golden.prompts), first.win_probability(golden.prompts), atol=1e-5)
+
+
+def test_a_child_that_ends_leaves_the_model_of_its_parent(
+    golden: Battles, encoder_folder: Path, tmp_path: Path
+) -> None:
+    router = train_bert(golden, pair=PAIR, config=BertConfig(model=str(encoder_folder), steps=2, **QUICK))
+    child = os.fork()
+    if child == 0:
+        try:
+            weakref.finalize._exitfunc()  # type: ignore[attr-defined] # what Python does at the end
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    router.save_pretrained(tmp_path / "router")
+    assert load_router(tmp_path / "router").threshold == router.threshold
+
+
+def test_a_model_that_is_none_of_this_kind_is_refused(
+    golden: Battles, encoder_folder: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    other = Path(shutil.copytree(encoder_folder, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    save_file({f"0.auto_model.{name}": value for name, value in weights.items()}, other / "model.safetensors")
+    with pytest.raises(ConfigurationError, match="lacks weights"):
+        train_bert(golden, pair=PAIR, config=BertConfig(model=str(other)))
+    with pytest.raises(ConfigurationError, match="lacks weights"):
+        train_causal_lm(golden, pair=PAIR, config=CausalLMConfig(model=str(encoder_folder), instruction=SHORT))
+    tokenizer = json.loads((llama_folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    unpadded = Path(shutil.copytree(llama_folder, tmp_path / "unpadded"))
+    tokenizer.pop("pad_token")
+    (unpadded / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="has no padding token, so it is no encoder"):
+        train_bert(golden, pair=PAIR, config=BertConfig(model=str(unpadded)))
+    coded = Path(shutil.copytree(llama_folder, tmp_path / "coded"))
+    config = json.loads((coded / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (coded / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (coded / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="cannot load"):
+        train_causal_lm(golden, pair=PAIR, config=CausalLMConfig(model=str(coded), instruction=SHORT))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_nonsense_is_not_a_router(golden: Battles, encoder_folder: Path) -> None:
     config = BertConfig(model=str(encoder_folder), steps=4, learning_rate=1e30, evaluations=1)
     with pytest.raises(ConvergenceError, match="was not a number at any checkpoint; give a lower learning rate"):
@@ -161,9 +241,11 @@ def test_what_cannot_be_trained_is_told_first(
     config = BertConfig(model=str(encoder_folder))
     with pytest.raises(ConfigurationError, match="config must be a BertConfig, got CausalLMConfig"):
         train_bert(golden, pair=PAIR, config=CausalLMConfig())  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="battles must be Battles, as read_battles gives them, got str"):
+        train_bert("labels.csv", pair=PAIR, config=config)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="resume=True needs checkpoints="):
         train_bert(golden, pair=PAIR, config=config, resume=True)
-    with pytest.raises(ConfigurationError, match="cannot load the tokenizer from the folder"):
+    with pytest.raises(ConfigurationError, match="cannot load the config of the model from the folder"):
         train_bert(golden, pair=PAIR, config=BertConfig(model=str(tmp_path)))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigurationError, match="needs checkpoints=, a folder that all of them see"):
@@ -243,6 +325,8 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(program: Path, encoder_f
     reports = [router.training for router in (first, second)]  # type: ignore[attr-defined]
     assert reports[1].validation_loss == pytest.approx(reports[0].validation_loss, abs=1e-5)
     assert reports[1].best_step == reports[0].best_step
+    assert reports[0].resumed_step == 0
+    assert 0 < reports[1].resumed_step < 240, "it went on from a checkpoint, and not from the beginning"
 
 
 @pytest.mark.parametrize("kind", ["bert", "causal-lm"])

@@ -93,6 +93,9 @@ def test_spellings_of_one_prompt_are_held_out_together() -> None:
         (BertConfig, {"device": "cuda:1"}, "'auto' or 'cpu'"),
         (CausalLMConfig, {"labels": 1}, "an integer from 2 to 9"),
         (CausalLMConfig, {"label_values": (1.0,)}, "a tuple of 3 numbers"),
+        (CausalLMConfig, {"label_values": (2.0, 1.0, 0.0)}, "from 0 to 1, not all alike"),
+        (CausalLMConfig, {"label_values": (1.0, 1.0, 1.0)}, "from 0 to 1, not all alike"),
+        (CausalLMConfig, {"label_values": (1.0, "x", 0.0)}, "from 0 to 1, not all alike"),
         (CausalLMConfig, {"loss": "odd"}, "labels or vocabulary"),
         (CausalLMConfig, {"question": "x"}, "holds {question} once"),
         (CausalLMConfig, {"prompt_format": "odd"}, "prompt_format must be"),
@@ -156,6 +159,9 @@ def test_what_is_there_is_neither_lost_nor_mixed(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the training data are others"):
         open_run(folder, changed, resume=True)
     assert last_whole(folder) is not None
+    (tmp_path / "begun").mkdir()
+    open_run(tmp_path / "begun", run(), resume=False)
+    assert open_run(tmp_path / "begun", run(steps=9), resume=False) is None, "a run without a checkpoint is none"
     assert json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["settings"] == {"steps": 5}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()

@@ -163,7 +163,7 @@ def test_only_safetensors_are_read_and_code_is_refused(classifier: Path, tmp_pat
 def test_a_model_without_a_head_is_no_router(encoder_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"lacks weights .*classifier"):
         load_parts(BERT, encoder_folder)
-    with pytest.raises(ConfigurationError, match="cannot load the tokenizer from the folder"):
+    with pytest.raises(ConfigurationError, match="cannot load the tokenizer of the model from the folder"):
         load_tokenizer(tmp_path)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +17,8 @@ from prefroute.cli._summary import save_and_tell
 from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prefroute.cli._learning import TrainingData
     from prefroute.routers._transformer import TransformerRouter
     from prefroute.training import BertConfig, CausalLMConfig
@@ -26,15 +30,19 @@ Labels = Literal["1", "3"]
 class FineTuningOptions:
     """How a transformer is fine-tuned."""
 
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Hub id or folder of the model to begin with.")] = (
-        None
-    )
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Hub id or folder of the model to begin with, or of a router trained before."
+        ),
+    ] = None
     epochs: Annotated[float | None, typer.Option(metavar="X", help="Passes over the prompts, instead of --steps.")] = (
         None
     )
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimiser steps; else 2000.")] = None
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Prompts a step, all processes together.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Prompts a step of all processes; else 16, or 8 for causal-lm."),
     ] = None
     micro_batch_size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Prompts that a process computes at once, to save memory.")
@@ -42,8 +50,10 @@ class FineTuningOptions:
     evaluations: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Checkpoints, each with its held-out loss; else 10.")
     ] = None
-    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW.")] = None
-    max_length: Annotated[int | None, typer.Option(min=8, metavar="N", help="Tokens of a prompt that are read.")] = None
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Of AdamW; else 1e-5.")] = None
+    max_length: Annotated[
+        int | None, typer.Option(min=8, metavar="N", help="Tokens that are read; else 512, or 2048.")
+    ] = None
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, a third more time.")
     ] = False
@@ -62,6 +72,9 @@ class FineTuningOptions:
 
     def changes(self) -> dict[str, Any]:
         """What is given, by field of the config."""
+        if self.steps is not None and self.epochs is not None:
+            msg = f"--steps {self.steps} and --epochs {self.epochs:g} say two things; give one of them"
+            raise ConfigurationError(msg)
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: value for name, value in own.items() if value is not None and name not in {"checkpoints", "resume"}
@@ -69,7 +82,8 @@ class FineTuningOptions:
 
     def folder(self, output: Path) -> Path:
         """Where the checkpoints go."""
-        return self.checkpoints or output.with_name(f"{output.name}.checkpoints")
+        named = output if output.name else output.absolute()
+        return self.checkpoints or named.with_name(f"{named.name}.checkpoints")
 
 
 @with_options
@@ -89,14 +103,15 @@ def bert(
     config = BertConfig(**tuning.changes(), labels=1 if labels == "1" else 3, seed=seed)
     _needs_transformers()
     data = read_data(options)
-    router = train_bert(
-        data.battles,
-        pair=pair,
-        config=config,
-        checkpoints=tuning.folder(options.output),
-        resume=tuning.resume,
-        progress=shows_progress(),
-    )
+    with _resumable(tuning.folder(options.output)):
+        router = train_bert(
+            data.battles,
+            pair=pair,
+            config=config,
+            checkpoints=tuning.folder(options.output),
+            resume=tuning.resume,
+            progress=shows_progress(),
+        )
     _finish(router, data, options, tuning, config)
 
 
@@ -141,7 +156,7 @@ def causal_lm(
         changes["label_values"] = None
     changes["graded"] = score_column is not None
     if instruction is not None:
-        changes["instruction"] = instruction.read_text(encoding="utf-8")
+        changes["instruction"] = _text_of(instruction)
     if lora_rank is not None:
         changes["lora_rank"] = lora_rank
     config = CausalLMConfig.published(**changes) if published else CausalLMConfig(**changes)
@@ -150,15 +165,38 @@ def causal_lm(
         needs("peft", "training with LoRA", "train")
     scores = None if score_column is None else JudgeScores(column=score_column, most=config.labels)
     data = read_data(options, scores)
-    router = train_causal_lm(
-        data.battles,
-        pair=pair,
-        config=config,
-        checkpoints=tuning.folder(options.output),
-        resume=tuning.resume,
-        progress=shows_progress(),
-    )
+    with _resumable(tuning.folder(options.output)):
+        router = train_causal_lm(
+            data.battles,
+            pair=pair,
+            config=config,
+            checkpoints=tuning.folder(options.output),
+            resume=tuning.resume,
+            progress=shows_progress(),
+        )
     _finish(router, data, options, tuning, config)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Say where a run that is interrupted can go on."""
+    from prefroute.training._checkpoints import last_whole, step_of
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        last = last_whole(folder)
+        if last is not None and is_first():
+            sys.stderr.write(f"prefroute: --resume goes on from step {step_of(last)}, kept in {folder}\n")
+        raise
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--instruction {file} cannot be read as UTF-8 text: {error}"
+        raise ConfigurationError(msg) from error
 
 
 def _needs_transformers() -> None:
@@ -174,7 +212,7 @@ def _finish(
     config: BertConfig | CausalLMConfig,
 ) -> None:
     """Save and tell, by the first process alone."""
-    from prefroute.training._fine_tuning import end_processes
+    from prefroute.training._fine_tuning import end_processes, wait_for_all
 
     report = router.training
     if report is None:
@@ -184,7 +222,8 @@ def _finish(
         "model": report.model,
         "steps": report.steps,
         "best_step": report.best_step,
-        "log_loss": report.train_loss,
+        "resumed_at_step": report.resumed_step,
+        "log_loss_at_the_end": report.train_loss,
         "log_loss_held_out": report.validation_loss,
         "prompts_held_out": report.validation_prompts,
     }
@@ -193,6 +232,7 @@ def _finish(
         warnings.append("the held-out loss was still falling at the last step; raise --steps or --epochs")
     if is_first():
         save_and_tell(router, data, options, learnt, warnings)
-        if tuning.checkpoints is None:
-            shutil.rmtree(tuning.folder(options.output), ignore_errors=True)
+    wait_for_all()  # Others may still be reading the trained model there.
+    if is_first() and tuning.checkpoints is None:
+        shutil.rmtree(tuning.folder(options.output), ignore_errors=True)
     end_processes()

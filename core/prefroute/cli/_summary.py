@@ -175,7 +175,7 @@ def _length_warnings(validation: Validation | None) -> list[str]:
     if validation is None or not _is_matched_by_length(validation.apgr, validation.length_apgr):
         return []
     figures = f"APGR {validation.length_apgr:.3f}, this router {validation.apgr:.3f}"
-    return [f"{_LENGTH_DOES} on the prompts kept out ({figures}); train prompt-length needs no embedder"]
+    return [f"{_LENGTH_DOES} on the prompts kept out ({figures}); train prompt-length is all that takes"]
 
 
 def _is_matched_by_length(area: float | None, length_area: float | None) -> bool:

@@ -143,11 +143,13 @@ def load_bert(
         ConfigurationError: There is no such model, or it is no sequence classifier of three labels.
         MissingExtraError: torch, transformers or accelerate is not installed.
     """
-    from prefroute.routers._transformer import load_parts
+    from prefroute.routers._transformer import load_parts, tried
     from prefroute.routers.bert import KIND, BertRouter
 
     model, tokenizer = load_parts(KIND, path, device=device, dtype=dtype)
-    return BertRouter(model=model, tokenizer=tokenizer, pair=pair, label_values=BERT_LABEL_VALUES, threshold=threshold)
+    return tried(
+        BertRouter(model=model, tokenizer=tokenizer, pair=pair, label_values=BERT_LABEL_VALUES, threshold=threshold)
+    )
 
 
 def load_causal_lm(
@@ -167,8 +169,8 @@ def load_causal_lm(
     Args:
         path: A folder, or a Hugging Face hub id such as `routellm/causal_llm_gpt4_augmented`. The instruction is read
             from its `system_ft_v5.txt` and `classifier_ft_v5.txt`.
-        tokenizer: Folder or hub id of the tokenizer; None for beside the model if it has one, else that of Llama 3 8B,
-            which the published checkpoints were trained from and whose access has to be asked for.
+        tokenizer: Folder or hub id of the tokenizer; None for beside the model in a folder that has one, else that of
+            Llama 3 8B, which the published checkpoints were trained from and whose access has to be asked for.
         pair: What the router's two sides are called.
         threshold: The default threshold.
         device: As for `load_router`.
@@ -183,7 +185,7 @@ def load_causal_lm(
         MissingExtraError: torch, transformers or accelerate is not installed.
     """
     from prefroute.routers._prompt_format import build_format
-    from prefroute.routers._transformer import load_parts
+    from prefroute.routers._transformer import load_parts, tried
     from prefroute.routers.causal_lm import KIND, PUBLISHED_VALUES, CausalLMRouter, label_tokens
 
     instruction, question = (_text_beside(path, name) for name in _INSTRUCTION_FILES)
@@ -200,14 +202,16 @@ def load_causal_lm(
             f"{rows} tokens, but are numbers {found[0]} to {found[-1]}; give tokenizer="
         )
         raise ConfigurationError(msg)
-    return CausalLMRouter(
-        model=model,
-        tokenizer=words,
-        prompt_format=build_format(words, kind="llama-3", instruction=instruction, question=question),
-        labels=labels,
-        pair=pair,
-        label_values=PUBLISHED_VALUES,
-        threshold=threshold,
+    return tried(
+        CausalLMRouter(
+            model=model,
+            tokenizer=words,
+            prompt_format=build_format(words, kind="llama-3", instruction=instruction, question=question),
+            labels=labels,
+            pair=pair,
+            label_values=PUBLISHED_VALUES,
+            threshold=threshold,
+        )
     )
 
 

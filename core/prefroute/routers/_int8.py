@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def to_int8(module: torch.nn.Module) -> None:
+def to_int8(module: torch.nn.Module) -> int:
     """Replace each linear layer within a module by one that multiplies in int8, in place.
 
     Weights have one scale an output channel; activations get theirs at each call, one for the whole call, so that
@@ -18,14 +18,20 @@ def to_int8(module: torch.nn.Module) -> None:
 
     Args:
         module: In float32, on the CPU.
+
+    Returns:
+        How many there were.
     """
     import torch
 
+    replaced = 0
     for name, child in list(module.named_children()):
         if type(child) is torch.nn.Linear:
             setattr(module, name, _layer_class()(child))
+            replaced += 1
         else:
-            to_int8(child)
+            replaced += to_int8(child)
+    return replaced
 
 
 @cache
@@ -38,6 +44,7 @@ def _layer_class() -> Any:
         def __init__(self, linear: torch.nn.Linear) -> None:
             super().__init__()
             weight = linear.weight.detach()
+            self.numbers = weight.numel()
             scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127.0  # (out,)
             with warnings.catch_warnings():
                 # torch means to remove these tensors some day; `as_dtype` then says that there is no int8.

@@ -11,6 +11,15 @@ from prefroute.routers._token_batches import padded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WIDE, _NARROW = 1e-3, 0.2
+"""Differences of logits, beside their spread, that rounding makes in float32 and in 16 bits."""
+
+_WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
+"""What configs call the number of tokens that a layer sees back."""
+
+_A_COPY = 8
+"""Copied tokens that count as one computed: they take memory, and hardly any time."""
+
 _FEWEST = 8
 """Tokens of a beginning that are worth keeping."""
 
@@ -21,20 +30,24 @@ class LastToken:
     Args:
         model: A `PreTrainedModel` for causal language modelling, in evaluation mode.
         prefix: Tokens that most prompts begin with.
+        probe: Some more, as of a long prompt, to find out what the model can do.
     """
 
-    def __init__(self, model: Any, prefix: Sequence[int]) -> None:
+    def __init__(self, model: Any, prefix: Sequence[int], probe: Sequence[int]) -> None:
         self._model = model
         self.prefix = list(prefix)
+        self._probe = list(probe)
         self._kept: Any = None
-        self._is_tried = len(self.prefix) < _FEWEST
+        self._pads = True
+        self._is_tried = False
         self._options = last_only(model)
         self._takes_positions = takes(model, "position_ids")
 
     def computed(self, row: Sequence[int]) -> int:
-        """How many tokens of a row are computed for it alone, as far as is known before the first pass."""
-        keeps = self._kept is not None or not self._is_tried
-        return len(row) - len(self.prefix) if keeps and self._begins(row) else len(row)
+        """How much a row counts: its tokens that are computed, and a little for those that are copied."""
+        keeps = self._kept is not None or (not self._is_tried and len(self.prefix) >= _FEWEST)
+        size = len(self.prefix)
+        return len(row) - size + size // _A_COPY if keeps and self._begins(row) else len(row)
 
     def _begins(self, row: Sequence[int]) -> bool:
         size = len(self.prefix)
@@ -52,44 +65,70 @@ class LastToken:
         """
         import torch
 
-        self._keep_prefix()
-        size = len(self.prefix)
-        # A tokenizer may join the last letters of the beginning with the first ones of a question.
-        shares = [self._kept is not None and self._begins(row) for row in rows]
-        places = {kind: [place for place, own in enumerate(shares) if own is kind] for kind in (True, False)}
+        self._try()
         found: Any = None
-        for kind, own in places.items():
-            if own:
-                logits = self._forward([rows[place][size:] if kind else rows[place] for place in own], labels, kind)
-                found = logits.new_empty((len(rows), len(labels))) if found is None else found
-                found[torch.tensor(own, device=logits.device)] = logits
+        for follows, places in self._groups(rows):
+            start = len(self.prefix) if follows else 0
+            logits = self._forward([rows[place][start:] for place in places], follows=follows)
+            chosen = logits[:, torch.tensor(list(labels), device=logits.device)]
+            found = chosen.new_empty((len(rows), len(labels))) if found is None else found
+            found[torch.tensor(places, device=chosen.device)] = chosen
         return found
 
-    def _forward(self, rows: list[Sequence[int]], labels: Sequence[int], follows: bool) -> Any:  # noqa: FBT001 - a kind
-        import torch
+    def _groups(self, rows: Sequence[Sequence[int]]) -> list[tuple[bool, list[int]]]:
+        """Rows that are computed together, and whether behind the kept beginning."""
+        groups: dict[tuple[bool, int], list[int]] = {}
+        for place, row in enumerate(rows):
+            # A tokenizer may join the last letters of the beginning with the first ones of a question.
+            follows = self._kept is not None and self._begins(row)
+            groups.setdefault((follows, 0 if self._pads else len(row)), []).append(place)
+        return [(follows, places) for (follows, _), places in groups.items()]
 
+    def _forward(self, rows: Sequence[Sequence[int]], *, follows: bool) -> Any:
+        """Logits of the whole vocabulary at the end of each row, shape (n, v)."""
         offset = len(self.prefix) if follows else 0
         inputs = left_padded(rows, takes_positions=self._takes_positions, device=self._model.device, offset=offset)
         if follows:
             inputs |= {"past_key_values": _copied(self._kept, len(rows)), "use_cache": True}
         else:
             inputs["use_cache"] = False
-        logits = self._model(**inputs, **self._options).logits
-        return logits[:, -1, torch.tensor(list(labels), device=logits.device)]
+        return self._model(**inputs, **self._options).logits[:, -1]
 
-    def _keep_prefix(self) -> None:
-        """Compute the beginning, if this model keeps keys and values in a form that can be copied."""
+    def _try(self) -> None:
+        """Find out once what this model gives the same logits with: gaps before a row, and a kept beginning.
+
+        Some count a window or the distance of tokens by place, so that gaps push the beginning out of sight
+        (sliding and local attention); some know no mask, or keep their past in a form that cannot be copied.
+        """
         if self._is_tried:
             return
+        short, long = ([*self.prefix, *self._probe[:size]] for size in (2, len(self._probe)))
+        plain = [self._forward([row], follows=False)[0] for row in (short, long)]
+        self._pads = not _has_window(self._model) and _are_near(self._forward([short, long], follows=False), plain)
+        self._kept = self._computed_prefix()
+        if self._kept is not None:
+            size = len(self.prefix)
+            ends = [short[size:], long[size:]]
+            if self._pads:
+                again = self._forward(ends, follows=True)
+            else:
+                again = [self._forward([end], follows=True)[0] for end in ends]
+            if not _are_near(again, plain):
+                self._kept = None
+        self._is_tried = True
+
+    def _computed_prefix(self) -> Any:
+        """The keys and values of the beginning, if this model keeps them in a form that can be copied."""
+        if len(self.prefix) < _FEWEST:
+            return None
         import torch
         from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
         tokens = torch.tensor([self.prefix], device=self._model.device)
         kept = getattr(self._model(input_ids=tokens, use_cache=True, **self._options), "past_key_values", None)
         layers = kept.layers if type(kept) is DynamicCache else []
-        if layers and all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in layers):
-            self._kept = kept
-        self._is_tried = True
+        copied = bool(layers) and all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in layers)
+        return kept if copied else None
 
 
 def last_only(model: Any) -> dict[str, int]:
@@ -161,3 +200,17 @@ def _copied(kept: Any, rows: int) -> Any:
     if rows > 1:
         cache.batch_repeat_interleave(rows)
     return cache
+
+
+def _has_window(model: Any) -> bool:
+    """Whether some layers see only so many places back, of which gaps would take some away."""
+    return any(getattr(model.config, name, None) for name in _WINDOWS)
+
+
+def _are_near(found: Any, wanted: Sequence[Any]) -> bool:
+    """Whether logits are the same up to rounding of the numbers they were computed in."""
+    import torch
+
+    spread = max(float(row.float().std()) for row in wanted)
+    tolerance = (_WIDE if wanted[0].dtype is torch.float32 else _NARROW) * max(spread, 1e-6)
+    return all(float((a.float() - b.float()).abs().max()) <= tolerance for a, b in zip(found, wanted, strict=True))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from prefroute._torch import AUTO, as_device, as_dtype, needs_torch, use_threads_that_are_there
-from prefroute._transformers import load_model, load_tokenizer, quiet_loading
+from prefroute._transformers import MODEL_FOLDER, load_model, load_tokenizer, quiet_loading
 from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.inputs import as_pair, as_prompts, finite_or_none
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-MODEL_FOLDER = "model"
-"""Where in a saved router the model and its tokenizer lie, as the transformers library writes them."""
-
 CPU_TOKENS, GPU_TOKENS = 1024, 16384
 """Tokens of a batch: as many as keep two cores busy within their caches, and a GPU."""
 
@@ -52,6 +49,7 @@ class FineTuningReport:
         prompts: Distinct prompts learnt from.
         validation_prompts: Prompts held out.
         steps: Optimiser steps made.
+        resumed_step: The step of the checkpoint that it went on from after a stop; 0 where it was made in one go.
         best_step: The step whose weights were kept: that of the least held-out loss.
         train_loss: Log loss a prompt over the last steps before the end, in nats.
         validation_loss: Log loss a held-out prompt at the best step, in nats.
@@ -61,6 +59,7 @@ class FineTuningReport:
     prompts: int
     validation_prompts: int
     steps: int
+    resumed_step: int = 0
     best_step: int
     train_loss: float
     validation_loss: float
@@ -107,8 +106,21 @@ class TransformerRouter(Router):
     def __repr__(self) -> str:
         """The pair, the architecture, its size and where it computes."""
         kind = getattr(self.model.config, "model_type", type(self.model).__name__)
-        size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-        return f"{type(self).__name__}({self.pair}, {kind}, {size:.0f} M parameters on {self.device!r})"
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        size += sum(getattr(module, "numbers", 0) for module in self.model.modules())
+        return f"{type(self).__name__}({self.pair}, {kind}, {size / 1e6:.3g} M parameters on {self.device!r})"
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens that are computed at once."""
+        return self._token_budget
+
+    @token_budget.setter
+    def token_budget(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            msg = f"token_budget must be an integer from 1 on, got {value!r}"
+            raise ConfigurationError(msg)
+        self._token_budget = value
 
     @property
     def device(self) -> str:
@@ -127,6 +139,10 @@ class TransformerRouter(Router):
     @abstractmethod
     def _logits(self, rows: list[list[int]]) -> Any:
         """Logits of the labels, a tensor of shape (n, k); called by one thread at a time."""
+
+    def trial_prompts(self) -> list[str]:
+        """Prompts of different length that a router is tried on when it is loaded."""
+        return ["Why?", "Why is the sky blue? " * 3]
 
     def _computed(self, row: list[int]) -> int:
         """Hook: how many of a row's tokens a pass computes."""
@@ -204,9 +220,33 @@ def load_parts(
     numbers = as_dtype(AUTO if dtype is None else dtype, where)
     words = load_tokenizer(name if tokenizer is None else tokenizer)
     model = load_model(kind, name, device=where, dtype=numbers, complete=True)
-    if numbers == "int8":
-        to_int8(model.base_model)
+    if numbers == "int8" and not to_int8(model.base_model):
+        msg = f"the model {str(name)!r} has no linear layers that int8 could be for; leave dtype= out"
+        raise ConfigurationError(msg)
     return model, words
+
+
+def tried(router: R) -> R:
+    """A router that has scored a few prompts: one that cannot would send every prompt to the strong model.
+
+    Raises:
+        ConfigurationError: It cannot; says where and with which numbers it was to compute.
+    """
+    own = cast("TransformerRouter", router)
+    try:
+        scores = own.win_probability(own.trial_prompts())
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        numbers = str(next(own.model.parameters()).dtype).removeprefix("torch.")
+        msg = (
+            f"the model cannot score on {own.device!r} in {numbers}: {type(error).__name__}: {reason}; "
+            "give another dtype= or device="
+        )
+        raise ConfigurationError(msg) from error
+    if not np.isfinite(scores).all():
+        msg = f"the model's scores are not numbers on {own.device!r}; give dtype='float32'"
+        raise ConfigurationError(msg)
+    return router
 
 
 def restored(build: Callable[..., R], kind: str, saved: SavedRouter, folder: Path) -> R:
@@ -225,9 +265,12 @@ def restored(build: Callable[..., R], kind: str, saved: SavedRouter, folder: Pat
         PersistenceError: The folder does not hold what it should.
         ConfigurationError: It cannot compute as the caller wants.
     """
+    if not (folder / MODEL_FOLDER).is_dir():  # Else it would pass for a hub id.
+        msg = f"{folder} lacks its folder {MODEL_FOLDER}; save the router again, or fetch it anew"
+        raise PersistenceError(msg)
     try:
         model, tokenizer = load_parts(kind, folder / MODEL_FOLDER, device=saved.device, dtype=saved.dtype)
-        router = build(model=model, tokenizer=tokenizer)
+        router = tried(build(model=model, tokenizer=tokenizer))
     except ConfigurationError as error:
         if saved.device is not None or saved.dtype is not None:
             raise

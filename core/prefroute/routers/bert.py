@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from prefroute._transformers import MODEL_FOLDER
 from prefroute.errors import ConfigurationError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
 from prefroute.routers._token_batches import Tokens, keep_end_characters, keep_ends, padded
 from prefroute.routers._transformer import (
     CHARACTERS_A_TOKEN,
-    MODEL_FOLDER,
     FineTuningReport,
     TransformerRouter,
     restored,
@@ -94,6 +94,10 @@ class BertRouter(TransformerRouter):
             training=training,
         )
         self._encoder = Encoder(tokenizer, self.max_length)
+
+    def trial_prompts(self) -> list[str]:
+        """Also one that is cut, for positions that the model does not have."""
+        return [*super().trial_prompts(), "why " * self.max_length]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self._encoder(texts)

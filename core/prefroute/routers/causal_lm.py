@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from prefroute._transformers import MODEL_FOLDER
 from prefroute.errors import ConfigurationError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, validated
 from prefroute.routers._last_token import LastToken
@@ -14,7 +15,6 @@ from prefroute.routers._prompt_format import Disarmed, PromptFormat
 from prefroute.routers._token_batches import Tokens, keep_end_characters, keep_ends
 from prefroute.routers._transformer import (
     CHARACTERS_A_TOKEN,
-    MODEL_FOLDER,
     FineTuningReport,
     TransformerRouter,
     restored,
@@ -36,6 +36,9 @@ PUBLISHED_VALUES = (1.0, 1.0, 1.0, 0.0, 0.0)
 
 _PROBES = ("A", "why", "7 x", "\u00e9", "(", "\u65e5", '"')
 """Questions that begin and end so differently that only the format is common to them."""
+
+_LONG = "Why is the sky blue, and why is it red when the sun goes down? " * 8
+"""A question that is long beside a short one."""
 
 _FEWEST_TOKENS = 4
 """Of a question, that must fit behind the instruction."""
@@ -123,7 +126,7 @@ class CausalLMRouter(TransformerRouter):
             msg = f"the model has {rows} tokens, but the label {self.labels[-1]} is number {max(self._label_ids)}"
             raise ConfigurationError(msg)
         self._encoder = QuestionEncoder(tokenizer, prompt_format, self.labels, self.max_length)
-        self._last_token = LastToken(model, self._encoder.prefix)
+        self._last_token = LastToken(model, self._encoder.prefix, self._encoder.probe())
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         return self._encoder(texts)
@@ -202,6 +205,11 @@ class QuestionEncoder:
         # The tokens where question and format meet may be joined: those count as the format's.
         head, tail = len(self.prefix) + 1, len(self.suffix) + 1
         return [keep_ends(row, self.max_length, head=head, tail=tail) for row in rows]
+
+    def probe(self) -> list[int]:
+        """Tokens of a longer question and what stands behind it."""
+        (row,) = self([_LONG])
+        return row[len(self.prefix) :]
 
     def _whole(self, question: str) -> str:
         return f"{self._format.before}{question}{self._format.behind}"

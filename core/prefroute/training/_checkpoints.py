@@ -61,17 +61,15 @@ def open_run(folder: Path, run: dict[str, Any], *, resume: bool) -> Path | None:
     if earlier is None and folder.is_dir() and any(folder.iterdir()):
         msg = f"the checkpoints' folder {folder} holds something else than checkpoints; name another folder"
         raise ConfigurationError(msg)
-    if earlier is not None and not resume:
-        msg = (
-            f"the checkpoints' folder {folder} holds an earlier run; resume it (resume=True, --resume), remove the "
-            "folder, or name another one"
-        )
-        raise ConfigurationError(msg)
-    if earlier is not None and earlier != run:
+    if not resume:
+        refuse_earlier(folder)
+    begun = last_whole(folder) is not None
+    if earlier is not None and begun and earlier != run:
         old, new = earlier.get("settings", {}), run["settings"]
         names = [name for name in new if old.get(name) != new[name]]
         changed = [f"{name} was {old.get(name)!r} and is {new[name]!r}" for name in names]
-        if earlier.get("data") != run["data"]:
+        # The settings decide which prompts are held out, so data are the same only where settings are.
+        if not changed:
             changed.append("the training data are others")
         msg = (
             f"the run in {folder} cannot be resumed: {'; '.join(changed)}. Give the same again, or name another folder"
@@ -84,6 +82,25 @@ def open_run(folder: Path, run: dict[str, Any], *, resume: bool) -> Path | None:
         msg = f"the checkpoints' folder {folder} cannot be written: {error}"
         raise ConfigurationError(msg) from error
     return last_whole(folder, clean=True)
+
+
+def refuse_earlier(folder: Path) -> None:
+    """Refuse to begin anew where a run has left a checkpoint.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    if (folder / RUN_FILE).is_file() and last_whole(folder) is not None:
+        msg = (
+            f"the checkpoints' folder {folder} holds an earlier run; resume it (resume=True, --resume), remove the "
+            "folder, or name another one"
+        )
+        raise ConfigurationError(msg)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step that a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def last_whole(folder: Path, *, clean: bool = False) -> Path | None:

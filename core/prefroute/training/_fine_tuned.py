@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from prefroute._torch import needs_torch
-from prefroute.errors import ConfigurationError
+from prefroute.data import Battles
+from prefroute.errors import ConfigurationError, DataError
 from prefroute.evaluation import validate
 from prefroute.routers._transformer import FineTuningReport, ModelFiles, TransformerRouter, keep_plain_files
-from prefroute.training._checkpoints import BEST
+from prefroute.training._checkpoints import BEST, refuse_earlier
 
 if TYPE_CHECKING:
     from prefroute.training._examples import Examples
@@ -46,16 +47,27 @@ class _OwnFolder:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="prefroute-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        weakref.finalize(self, _remove, self.path, os.getpid())
 
 
-def check_training(config: object, wanted: type[FineTuningConfig], checkpoints: object, *, resume: bool) -> None:
+def _remove(path: Path, process: int) -> None:
+    if os.getpid() == process:  # A forked child that ends must not take its parent's model along.
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check_training(
+    battles: object, config: object, wanted: type[FineTuningConfig], checkpoints: str | Path | None, *, resume: bool
+) -> None:
     """Refuse early what could not be trained.
 
     Raises:
+        DataError: `battles` are none.
         ConfigurationError: `config` or the folder cannot be used.
         MissingExtraError: A package of the extra `train` is not installed.
     """
+    if not isinstance(battles, Battles):
+        msg = f"battles must be Battles, as read_battles gives them, got {type(battles).__name__}"
+        raise DataError(msg)
     if not isinstance(config, wanted):
         msg = f"config must be a {wanted.__name__}, got {type(config).__name__}; None for the defaults"
         raise ConfigurationError(msg)
@@ -66,6 +78,8 @@ def check_training(config: object, wanted: type[FineTuningConfig], checkpoints: 
     if checkpoints is None and process_count() > 1:
         msg = "training by several processes needs checkpoints=, a folder that all of them see"
         raise ConfigurationError(msg)
+    if checkpoints is not None and not resume and is_first_process():
+        refuse_earlier(Path(checkpoints))
 
 
 def process_count() -> int:
@@ -89,6 +103,7 @@ def report_of(config: FineTuningConfig, train: Examples, held_out: Examples, out
         validation_prompts=len(held_out.prompts),
         steps=outcome.steps,
         best_step=outcome.best_step,
+        resumed_step=outcome.resumed_step,
         train_loss=outcome.train_loss,
         validation_loss=outcome.validation_loss,
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 from prefroute._transformers import quiet_loading
 from prefroute.errors import ConfigurationError, ConvergenceError
-from prefroute.training._checkpoints import BEST, open_run
+from prefroute.training._checkpoints import BEST, open_run, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +32,8 @@ _HELD_OUT = "log_loss"
 
 _SPREAD = 3
 """The stage of DeepSpeed's ZeRO that spreads the weights themselves."""
+
+_STATE = "trainer_state.json"
 
 _LOGS = 20
 """Times that the training loss is told between the beginning and the end."""
@@ -87,6 +89,7 @@ class Outcome(NamedTuple):
     """How training went; see `FineTuningReport`."""
 
     steps: int
+    resumed_step: int
     best_step: int
     train_loss: float
     validation_loss: float
@@ -130,6 +133,12 @@ def _trainer_class() -> Any:
             # The loss is a mean over the batch, so the library has to divide it by the parts of a step.
             self.model_accepts_loss_kwargs = False
 
+        def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
+            """Whole batches alone in every pass, however they are parted between processes and micro-batches."""
+            size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            rows: Rows = self._task.train
+            return torch.utils.data.RandomSampler(rows, num_samples=len(rows) // size * size or len(rows))
+
         def compute_loss(
             self,
             model: Any,
@@ -165,6 +174,20 @@ def _trainer_class() -> Any:
                 self.args.dataloader_drop_last = kept
 
     return SoftLabelTrainer
+
+
+@cache
+def _last_step_class() -> Any:
+    from transformers import TrainerCallback
+
+    class LastStep(TrainerCallback):
+        """Has the last step measured too, whose number need not be a multiple."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if state.global_step >= state.max_steps:
+                control.should_evaluate = control.should_save = True
+
+    return LastStep
 
 
 @cache
@@ -231,10 +254,14 @@ def fine_tune(
         ConfigurationError: The batch cannot be shared between the processes, or the run cannot be resumed.
         ConvergenceError: The held-out loss was not a number at any checkpoint.
     """
+    import torch
+    from transformers.trainer_callback import TrainerState
+
     arguments = _arguments(config, folder, len(task.train))
     _keep_names(task.model)
     together = arguments.world_size > 1
     last = _open_together(folder, run, resume=resume) if together else open_run(folder, run, resume=resume)
+    last_step = _last_step_class()()
     bar = _progress_class()() if progress and arguments.process_index == 0 else None
     with quiet_loading():
         trainer = _trainer_class()(
@@ -242,12 +269,23 @@ def fine_tune(
             args=arguments,
             data_collator=_collator(task),
             compute_metrics=lambda found: {_HELD_OUT: float(np.mean(found.predictions))},
-            callbacks=None if bar is None else [bar],
+            callbacks=[last_step] if bar is None else [last_step, bar],
         )
         trainer.pop_callback(_printer())
         _check_gathering(trainer)
         try:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            if last is not None and _is_finished(trainer, last):
+                trainer.state = TrainerState.load_from_json(str(last / _STATE))
+                trainer._load_from_checkpoint(str(last))  # noqa: SLF001 - `train` would make one more step
+            else:
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        except torch.OutOfMemoryError as error:
+            reason = (str(error).splitlines() or [""])[0]
+            msg = (
+                f"training ran out of memory ({reason}); give a smaller micro_batch_size, "
+                "gradient_checkpointing=True, a shorter max_length, or LoRA"
+            )
+            raise ConfigurationError(msg) from error
         finally:
             if bar is not None:
                 bar.stop()
@@ -265,10 +303,17 @@ def fine_tune(
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return Outcome(
         steps=int(state.global_step),
+        resumed_step=0 if last is None else step_of(last),
         best_step=int(state.best_global_step),
         train_loss=float(losses[-1]) if losses else math.nan,
         validation_loss=best_loss,
     )
+
+
+def _is_finished(trainer: Trainer, last: Path) -> bool:
+    """Whether a run was at its end when its last checkpoint, which is then also the best, was written."""
+    spread = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    return not spread and step_of(last) >= trainer.args.max_steps
 
 
 def _check_gathering(trainer: Trainer) -> None:
@@ -356,7 +401,7 @@ def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> Trainin
         raise ConfigurationError(msg)
     a_pass = max(1, examples // config.batch_size)
     steps = config.steps if config.epochs is None else max(1, math.ceil(config.epochs * a_pass))
-    every = max(1, steps // config.evaluations)
+    every = math.ceil(steps / config.evaluations)
     on_gpu = probe.device.type == "cuda"
     rises = config.schedule == "constant" and config.warmup > 0
     arguments = TrainingArguments(

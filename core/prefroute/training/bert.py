@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefroute._torch import AUTO, as_device, as_dtype
-from prefroute._transformers import load_model, load_tokenizer
+from prefroute._transformers import load_config, load_model, load_tokenizer
+from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_pair
 from prefroute.routers._transformer import load_parts
 from prefroute.routers.bert import KIND, BertRouter, Encoder, bert_inputs, positions_of
@@ -64,13 +65,19 @@ def train_bert(
         MissingExtraError: torch, transformers or accelerate is not installed.
     """
     config = BertConfig() if config is None else config
-    check_training(config, BertConfig, checkpoints, resume=resume)
+    check_training(battles, config, BertConfig, checkpoints, resume=resume)
     examples = examples_of(battles, as_pair(pair), config.labels)
     train, validation = held_out(examples, config.validation_share, config.seed)
 
     from prefroute.training._fine_tuning import Rows, Task, fine_tune, seeded
 
+    load_config(config.model, revision=config.revision)  # First, for what it says where there is no model.
     tokenizer = load_tokenizer(config.model, revision=config.revision)
+    if tokenizer.pad_token_id is None:
+        msg = (
+            f"the model {config.model!r} has no padding token, so it is no encoder; train_causal_lm is for such models"
+        )
+        raise ConfigurationError(msg)
     folder = RunFolder(checkpoints)
     with seeded(config.seed):
         model = load_model(

@@ -79,7 +79,7 @@ def train_causal_lm(
         MissingExtraError: torch, transformers, accelerate or (with LoRA) peft is not installed.
     """
     config = CausalLMConfig() if config is None else config
-    check_training(config, CausalLMConfig, checkpoints, resume=resume)
+    check_training(battles, config, CausalLMConfig, checkpoints, resume=resume)
     if config.lora_rank is not None:
         needs_torch("training with LoRA", "peft", extra="train")
     train, validation = held_out(
@@ -139,6 +139,8 @@ class _Base:
 
     def __init__(self, config: CausalLMConfig) -> None:
         self._settings = config
+        positions = getattr(load_config(config.model, revision=config.revision), "max_position_embeddings", None)
+        self.max_length = min(config.max_length, int(positions or config.max_length))
         self.tokenizer = load_tokenizer(config.model, revision=config.revision)
         labels = label_tokens(config.labels)
         # What each label's text is cut into while it is no token yet.
@@ -157,8 +159,6 @@ class _Base:
             # Only the updates are trained, in float32; the weights below them need no more bits than they are served.
             device = as_device(config.device)
             self._dtype = as_dtype(AUTO, device) if device != "cpu" else "float32"
-        positions = getattr(load_config(config.model, revision=config.revision), "max_position_embeddings", None)
-        self.max_length = min(config.max_length, int(positions or config.max_length))
 
     def load(self) -> Any:
         """Load it; the same each time."""

@@ -249,8 +249,10 @@ class CausalLMConfig(FineTuningConfig):
             "labels", self.labels, _is_integer(self.labels, 2) and self.labels <= _MOST_LABELS, "an integer from 2 to 9"
         )
         values = self.label_values
-        fits = values is None or (isinstance(values, tuple) and len(values) == self.labels)
-        _check("label_values", values, fits, f"a tuple of {self.labels} numbers, one a label, or None")
+        numbers = [finite_or_none(value) for value in values or ()] if isinstance(values, tuple | None) else []
+        shares = [number for number in numbers if number is not None and 0 <= number <= 1]
+        fits = values is None or (len(shares) == len(numbers) == self.labels and len(set(shares)) > 1)
+        _check("label_values", values, fits, f"a tuple of {self.labels} numbers from 0 to 1, not all alike, or None")
         for name in ("graded", "balanced"):
             _check(name, getattr(self, name), isinstance(getattr(self, name), bool), "True or False")
         _check("loss", self.loss, self.loss in get_args(Loss), " or ".join(get_args(Loss)))
