@@ -11,8 +11,9 @@ from prefroute.routers._token_batches import padded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WIDE, _NARROW = 1e-3, 0.2
-"""Differences of logits, beside their spread, that rounding makes in float32 and in 16 bits."""
+_WIDE, _NARROW = 1e-3, 0.15
+"""Root mean squares of differences of logits, beside their spread, that rounding may make in float32 and in 16 bits: a
+model of 32 layers and random weights was at 0.04 in bfloat16."""
 
 _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
 """What configs call the number of tokens that a layer sees back."""
@@ -211,6 +212,6 @@ def _are_near(found: Any, wanted: Sequence[Any]) -> bool:
     """Whether logits are the same up to rounding of the numbers they were computed in."""
     import torch
 
-    spread = max(float(row.float().std()) for row in wanted)
-    tolerance = (_WIDE if wanted[0].dtype is torch.float32 else _NARROW) * max(spread, 1e-6)
-    return all(float((a.float() - b.float()).abs().max()) <= tolerance for a, b in zip(found, wanted, strict=True))
+    tolerance = _WIDE if wanted[0].dtype is torch.float32 else _NARROW
+    pairs = [(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)]
+    return all(float((a - b).square().mean().sqrt()) <= tolerance * max(float(b.std()), 1e-6) for a, b in pairs)
