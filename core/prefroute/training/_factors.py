@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from prefroute._torch import as_device
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -165,7 +167,7 @@ def fit_factors(
     """
     import torch
 
-    device = torch.device(config.device)
+    device = torch.device(as_device(config.device))
     factors = _Factors(models, embeddings.shape[1], config, seed, device)
     data = _Data(embeddings, train, config, seed, device)
     validation = _tensors(held_out, device)

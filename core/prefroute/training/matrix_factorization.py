@@ -74,7 +74,7 @@ def train_matrix_factorization(
         msg = f"config must be a MatrixFactorizationConfig, got {type(config).__name__}; None for the defaults"
         raise ConfigurationError(msg)
     needs_torch("training a matrix factorization", "torch", extra="train")
-    config = replace(config, device=as_device(config.device))
+    as_device(config.device)  # An unusable one is told before anything is embedded.
     used = _usable(battles, as_pair(pair), config)
     found = training_embedder(embedder, used.prompts, default=DEFAULT_EMBEDDER)
     embeddings = embedded_rows(found, used.prompts, progress=progress)
