@@ -374,9 +374,7 @@ def test_importing_it_loads_no_torch() -> None:
 
 def test_without_torch_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name == "torch" else found(name)
-    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else found(name))
     with pytest.raises(MissingExtraError, match=r"prefroute\[train\]"):
         train_matrix_factorization(battles(), pair=PAIR)
 

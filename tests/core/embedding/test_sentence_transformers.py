@@ -276,7 +276,7 @@ def test_code_of_a_saved_folder_does_not_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "sentence_transformers", library)
     monkeypatch.setitem(sys.modules, "sentence_transformers.util", util)
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
-    monkeypatch.setattr("prefroute.embedding.sentence_transformers._quiet", nullcontext)
+    monkeypatch.setattr("prefroute.embedding.sentence_transformers.quiet_loading", nullcontext)
     for name in (str(model), "hub/model"):
         save_embedder(SentenceTransformerEmbedder(name), tmp_path / "saved")
         with pytest.raises(ConfigurationError, match=r"names the class 'modeling_x.Boom'.*load it yourself"):
