@@ -129,6 +129,10 @@ class FakeEmbedder:
         return rows
 
 
+_SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+"""Of the tiny models."""
+
+
 def write_tiny_encoder(
     folder: str | Path, *, texts: Sequence[str] = (), labels: int | None = None, seed: int = 0, **config: Any
 ) -> Path:
@@ -149,28 +153,18 @@ def write_tiny_encoder(
         MissingExtraError: torch or transformers is not installed.
     """
     needs_torch("a tiny encoder", "torch", "transformers", extra="transformers")
-    import torch
     import transformers
 
     tokenizer = _tokenizer(texts, config.pop("vocabulary", 400), begin="[CLS]", end="[SEP]", around=True)
     sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
         "max_position_embeddings": 128,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": tokenizer.pad_token_id,
         **({} if labels is None else {"num_labels": labels}),
     }
-    settings: Any = transformers.BertConfig
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        kind: Any = transformers.BertModel if labels is None else transformers.BertForSequenceClassification
-        model = kind(settings(**(sizes | config)))
-    return _written(folder, model, tokenizer)
+    kind = transformers.BertModel if labels is None else transformers.BertForSequenceClassification
+    return _written(folder, kind, transformers.BertConfig, sizes | config, tokenizer, seed=seed)
 
 
 def write_tiny_llama(folder: str | Path, *, texts: Sequence[str] = (), seed: int = 0, **config: Any) -> Path:
@@ -190,25 +184,16 @@ def write_tiny_llama(folder: str | Path, *, texts: Sequence[str] = (), seed: int
         MissingExtraError: torch or transformers is not installed.
     """
     needs_torch("a tiny Llama", "torch", "transformers", extra="transformers")
-    import torch
     import transformers
 
     tokenizer = _tokenizer(texts, config.pop("vocabulary", 400), begin="<s>", end="</s>", around=False)
     sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
         "max_position_embeddings": 1024,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        kind: Any = transformers.LlamaForCausalLM
-        model = kind(transformers.LlamaConfig(**(sizes | config)))
-    return _written(folder, model, tokenizer)
+    kind, settings = transformers.LlamaForCausalLM, transformers.LlamaConfig
+    return _written(folder, kind, settings, sizes | config, tokenizer, seed=seed)
 
 
 def _tokenizer(texts: Sequence[str], vocabulary: int, *, begin: str, end: str, around: bool) -> Any:
@@ -234,11 +219,15 @@ def _tokenizer(texts: Sequence[str], vocabulary: int, *, begin: str, end: str, a
     return kind(tokenizer_object=words, **dict(zip((*roles, "pad_token"), (begin, end, "[PAD]"), strict=True)))
 
 
-def _written(folder: str | Path, model: Any, tokenizer: Any) -> Path:
+def _written(folder: str | Path, kind: Any, settings: Any, sizes: dict[str, Any], tokenizer: Any, *, seed: int) -> Path:
+    import torch
+
     from prefroute._transformers import quiet_loading
 
     place = Path(folder)
-    with quiet_loading():
+    with quiet_loading(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(settings(**(_SIZES | {"vocab_size": len(tokenizer)} | sizes)))
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
     return place

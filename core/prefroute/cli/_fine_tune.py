@@ -15,9 +15,10 @@ from prefroute.cli._learning import JudgeScores, checked_pair, is_first, needs, 
 from prefroute.cli._options import DataOptions, SeedOption, with_options
 from prefroute.cli._summary import save_and_tell
 from prefroute.errors import ConfigurationError
+from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefroute.cli._learning import TrainingData
     from prefroute.routers._transformer import TransformerRouter
@@ -99,20 +100,11 @@ def bert(
     """Fine-tune an encoder (torch, transformers)."""
     from prefroute.training import BertConfig, train_bert
 
-    pair = checked_pair(options)
+    checked_pair(options)
     config = BertConfig(**tuning.changes(), labels=1 if labels == "1" else 3, seed=seed)
     _needs_transformers()
     data = read_data(options)
-    with _resumable(tuning.folder(options.output)):
-        router = train_bert(
-            data.battles,
-            pair=pair,
-            config=config,
-            checkpoints=tuning.folder(options.output),
-            resume=tuning.resume,
-            progress=shows_progress(),
-        )
-    _finish(router, data, options, tuning, config)
+    _train(train_bert, data, options, tuning, config)
 
 
 @with_options
@@ -149,7 +141,7 @@ def causal_lm(
     """Fine-tune a causal language model (torch, transformers)."""
     from prefroute.training import CausalLMConfig, train_causal_lm
 
-    pair = checked_pair(options)
+    checked_pair(options)
     changes = tuning.changes() | {"seed": seed}
     if labels is not None or (score_column is not None and not published):
         changes["labels"] = labels or 5
@@ -165,12 +157,24 @@ def causal_lm(
         needs("peft", "training with LoRA", "train")
     scores = None if score_column is None else JudgeScores(column=score_column, most=config.labels)
     data = read_data(options, scores)
-    with _resumable(tuning.folder(options.output)):
-        router = train_causal_lm(
+    _train(train_causal_lm, data, options, tuning, config)
+
+
+def _train(
+    train: Callable[..., TransformerRouter],
+    data: TrainingData,
+    options: DataOptions,
+    tuning: FineTuningOptions,
+    config: BertConfig | CausalLMConfig,
+) -> None:
+    """Train, save and tell."""
+    folder = tuning.folder(options.output)
+    with _resumable(folder):
+        router = train(
             data.battles,
-            pair=pair,
+            pair=ModelPair(strong=options.strong, weak=options.weak),
             config=config,
-            checkpoints=tuning.folder(options.output),
+            checkpoints=folder,
             resume=tuning.resume,
             progress=shows_progress(),
         )

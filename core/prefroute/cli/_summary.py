@@ -108,14 +108,12 @@ def _own(battles: Battles, pair: ModelPair) -> Battles | None:
     """Battles of the two with each other; None where a side is a tier."""
     if not {pair.strong, pair.weak} <= set(battles.models):
         return None
-    strong, weak = (battles.models.index(name) for name in (pair.strong, pair.weak))
-    a, b = battles.model_a, battles.model_b
-    return battles[((a == strong) & (b == weak)) | ((a == weak) & (b == strong))]
+    return battles[battles.between(pair)[0]]
 
 
 def _labels(own: Battles, pair: ModelPair) -> dict[str, float]:
     """Battles that each side won, and ties; summed weights where these differ."""
-    outcomes = np.where(own.model_a == own.models.index(pair.strong), own.outcomes, 1.0 - own.outcomes)
+    _, outcomes = own.between(pair)
     same = bool((own.weights == own.weights[0]).all())
     weights = np.ones(len(own)) if same else own.weights
     sums = {

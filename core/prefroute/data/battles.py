@@ -168,6 +168,20 @@ class Battles:
         prompts, (places,) = _union([new], ordered=False)
         return replace(self, prompts=prompts, prompt_index=places[self.prompt_index])
 
+    def between(self, pair: ModelPair) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """Find the battles between these two models.
+
+        Args:
+            pair: The models; one that the table lacks has none.
+
+        Returns:
+            Which battles they are, shape (n,), and P(strong wins) as observed in each of the k of them, shape (k,).
+        """
+        strong, weak = (self.models.index(name) if name in self.models else -1 for name in (pair.strong, pair.weak))
+        forward = (self.model_a == strong) & (self.model_b == weak)
+        rows = forward | ((self.model_a == weak) & (self.model_b == strong))
+        return rows, np.where(forward, self.outcomes, 1.0 - self.outcomes)[rows]
+
     def for_pair(self, pair: ModelPair) -> PairLabels:
         """Label prompts by the battles between these two models.
 
@@ -180,9 +194,7 @@ class Battles:
         Raises:
             DataError: There is no such battle; names the models that the table has.
         """
-        strong, weak = (self.models.index(name) if name in self.models else -1 for name in (pair.strong, pair.weak))
-        forward = (self.model_a == strong) & (self.model_b == weak)
-        rows = forward | ((self.model_a == weak) & (self.model_b == strong))
+        rows, outcomes = self.between(pair)
         if not rows.any():
             msg = (
                 f"no battle between {pair.strong!r} and {pair.weak!r} among {len(self)}; "
@@ -190,7 +202,6 @@ class Battles:
             )
             raise DataError(msg)
         index, weights = self.prompt_index[rows], self.weights[rows]
-        outcomes = np.where(forward, self.outcomes, 1.0 - self.outcomes)[rows]
         size = len(self.prompts)
         total = np.bincount(index, weights, size).astype(np.float64)
         won = np.bincount(index, weights * outcomes, size)

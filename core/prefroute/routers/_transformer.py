@@ -280,14 +280,13 @@ def restored(build: Callable[..., R], kind: str, saved: SavedRouter, folder: Pat
     return router
 
 
-def save_model_files(model: Any, tokenizer: Any, folder: Path, **options: Any) -> None:
+def save_model_files(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model and its tokenizer as safetensors and JSON, and nothing that only code would read.
 
     Args:
         model: A `PreTrainedModel`.
         tokenizer: Its tokenizer.
         folder: Where to.
-        **options: Of the model's own `save_pretrained`.
 
     Raises:
         PersistenceError: The model's weights are int8, which are made at loading.
@@ -296,7 +295,7 @@ def save_model_files(model: Any, tokenizer: Any, folder: Path, **options: Any) -
         msg = "weights in int8 cannot be saved; load the model with dtype='float32' and save that"
         raise PersistenceError(msg)
     with quiet_loading():
-        model.save_pretrained(folder, **options)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     keep_plain_files(folder)
 

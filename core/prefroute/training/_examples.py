@@ -8,6 +8,7 @@ import numpy as np
 
 from prefroute.data import split_prompts
 from prefroute.errors import DataError
+from prefroute.routers.causal_lm import default_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,12 +38,9 @@ class Examples(NamedTuple):
     @property
     def outcomes(self) -> NDArray[np.float64]:
         """P(strong wins) as observed, shape (n,)."""
-        return (self.targets @ label_outcomes(self.targets.shape[1])).astype(np.float64)
-
-
-def label_outcomes(labels: int) -> NDArray[np.float64]:
-    """The outcome that each label stands for: 1 where the strong model wins, 0 where the weak one does."""
-    return np.linspace(1.0, 0.0, labels) if labels > 1 else np.ones(1)
+        values = np.array(default_values(self.targets.shape[1]))
+        found: NDArray[np.float64] = self.targets @ values
+        return found
 
 
 def examples_of(battles: Battles, pair: ModelPair, labels: int) -> Examples:
@@ -64,10 +62,7 @@ def examples_of(battles: Battles, pair: ModelPair, labels: int) -> Examples:
     if labels == 1:
         weights = found.weights / found.weights.max()
         return Examples(found.prompts, found.outcomes[:, None].astype(np.float32), _of_mean_one(weights))
-    strong, weak = battles.models.index(pair.strong), battles.models.index(pair.weak)
-    forward = (battles.model_a == strong) & (battles.model_b == weak)
-    rows = forward | ((battles.model_a == weak) & (battles.model_b == strong))
-    outcomes = np.where(forward, battles.outcomes, 1.0 - battles.outcomes)[rows]
+    rows, outcomes = battles.between(pair)
     weights = battles.weights[rows] / battles.weights[rows].max()  # First, so that no sum of them can overflow.
     place = (1.0 - outcomes) * (labels - 1)
     below = np.minimum(place.astype(np.int64), labels - 2)

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from prefroute._torch import needs_torch
+from prefroute._torch import AUTO, as_device, as_dtype, needs_torch
 from prefroute.data import Battles
 from prefroute.errors import ConfigurationError, DataError
 from prefroute.evaluation import validate
-from prefroute.routers._transformer import FineTuningReport, ModelFiles, TransformerRouter, keep_plain_files
+from prefroute.routers._transformer import (
+    FineTuningReport,
+    ModelFiles,
+    TransformerRouter,
+    keep_plain_files,
+    load_parts,
+)
 from prefroute.training._checkpoints import BEST, refuse_earlier
 
 if TYPE_CHECKING:
@@ -153,6 +159,12 @@ def load_plainly() -> None:
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     # Else only the first process of a machine reads weights, and the others keep what was in memory.
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+
+
+def reloaded(kind: str, folder: RunFolder, config: FineTuningConfig) -> tuple[Any, Any]:
+    """The trained model and its tokenizer, read again as a saved router is: with the numbers it will serve in."""
+    device = as_device(config.device)
+    return load_parts(kind, folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
 
 
 def release() -> None:

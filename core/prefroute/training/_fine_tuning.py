@@ -134,7 +134,10 @@ def _trainer_class() -> Any:
             self.model_accepts_loss_kwargs = False
 
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
-            """Whole batches alone in every pass, however they are parted between processes and micro-batches."""
+            """Whole batches alone in every pass, however they are parted between processes and micro-batches.
+
+            Several processes would fill up a last part of one with prompts that one process would not repeat.
+            """
             size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
             rows: Rows = self._task.train
             return torch.utils.data.RandomSampler(rows, num_samples=len(rows) // size * size or len(rows))
@@ -164,14 +167,6 @@ def _trainer_class() -> Any:
             with torch.no_grad(), self.compute_loss_context_manager():
                 losses = self._losses(model, self._prepare_inputs(inputs)).detach()
             return losses.mean(), losses, losses
-
-        def get_eval_dataloader(self, *given: Any, **named: Any) -> Any:
-            """The held-out prompts, all of them: only passes over the training prompts leave a rest out."""
-            kept, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-            try:
-                return super().get_eval_dataloader(*given, **named)
-            finally:
-                self.args.dataloader_drop_last = kept
 
     return SoftLabelTrainer
 
@@ -255,7 +250,7 @@ def fine_tune(
         ConvergenceError: The held-out loss was not a number at any checkpoint.
     """
     import torch
-    from transformers.trainer_callback import TrainerState
+    from transformers.trainer_callback import PrinterCallback, TrainerState
 
     arguments = _arguments(config, folder, len(task.train))
     _keep_names(task.model)
@@ -271,7 +266,7 @@ def fine_tune(
             compute_metrics=lambda found: {_HELD_OUT: float(np.mean(found.predictions))},
             callbacks=[last_step] if bar is None else [last_step, bar],
         )
-        trainer.pop_callback(_printer())
+        trainer.pop_callback(PrinterCallback)
         _check_gathering(trainer)
         try:
             if last is not None and _is_finished(trainer, last):
@@ -431,8 +426,6 @@ def _arguments(config: FineTuningConfig, folder: Path, examples: int) -> Trainin
         data_seed=config.seed,
         use_cpu=use_cpu,
         dataloader_pin_memory=on_gpu,
-        # Several processes would fill up the last batch of a pass with prompts that one process would not repeat.
-        dataloader_drop_last=examples >= config.batch_size,
         disable_tqdm=True,
         report_to="none",
     )
@@ -469,9 +462,3 @@ def _collator(task: Task) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         return inputs | {"targets": torch.from_numpy(targets), "weights": torch.from_numpy(weights)}
 
     return collate
-
-
-def _printer() -> Any:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

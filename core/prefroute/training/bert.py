@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prefroute._torch import AUTO, as_device, as_dtype
 from prefroute._transformers import load_config, load_model, load_tokenizer
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_pair
-from prefroute.routers._transformer import load_parts
 from prefroute.routers.bert import KIND, BertRouter, Encoder, bert_inputs, positions_of
-from prefroute.training._checkpoints import BEST, run_of
+from prefroute.training._checkpoints import run_of
 from prefroute.training._examples import examples_of, held_out
 from prefroute.training._fine_tuned import (
     RunFolder,
     check_training,
     completed,
     release,
+    reloaded,
     report_of,
     save_trained,
     settings_of,
@@ -112,8 +111,7 @@ def train_bert(
         )
         del task
     release()
-    device = as_device(config.device)
-    fitted, words = load_parts(KIND, folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
+    fitted, words = reloaded(KIND, folder, config)
     router = BertRouter(
         model=fitted,
         tokenizer=words,

@@ -12,9 +12,9 @@ from prefroute._transformers import load_config, load_model, load_tokenizer
 from prefroute.inputs import as_pair
 from prefroute.routers._last_token import right_padded, takes
 from prefroute.routers._prompt_format import INSTRUCTION, build_format
-from prefroute.routers._transformer import load_parts, save_model_files
+from prefroute.routers._transformer import save_model_files
 from prefroute.routers.causal_lm import KIND, CausalLMRouter, QuestionEncoder, label_ids, label_tokens
-from prefroute.training._checkpoints import BEST, run_of
+from prefroute.training._checkpoints import run_of
 from prefroute.training._examples import balanced_rows, examples_of, held_out
 from prefroute.training._fine_tuned import (
     RunFolder,
@@ -22,6 +22,7 @@ from prefroute.training._fine_tuned import (
     completed,
     load_plainly,
     release,
+    reloaded,
     report_of,
     save_trained,
     settings_of,
@@ -119,8 +120,7 @@ def train_causal_lm(
         )
         del task
     release()
-    device = as_device(config.device)
-    fitted, words = load_parts(KIND, folder.path / BEST, device=device, dtype=as_dtype(AUTO, device))
+    fitted, words = reloaded(KIND, folder, config)
     router = CausalLMRouter(
         model=fitted,
         tokenizer=words,
