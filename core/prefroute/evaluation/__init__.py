@@ -1,6 +1,71 @@
 """How much of the strong model's advantage a router recovers, and at which share of strong calls."""
 
-from prefroute.evaluation.metrics import apgr, cpt, draw_counts, recovery_curve, resampled_apgr
+from prefroute.evaluation.metrics import (
+    CostQualityCurve,
+    RecoveryCurve,
+    apgr,
+    average_quality,
+    cost_quality_curve,
+    cpt,
+    gain_curve,
+    oracle_scores,
+    pgr,
+    quality_at,
+    recovery_curve,
+    roc_auc,
+    routed_quality,
+    strong_share,
+)
+from prefroute.evaluation.published import apgr_published, cpt_published, published_points
+from prefroute.evaluation.reliability import Reliability, expected_calibration_error, outcomes_of, reliability
+from prefroute.evaluation.resampling import (
+    Comparison,
+    Interval,
+    RandomControl,
+    Resampled,
+    Verdict,
+    compare,
+    draw_counts,
+    interval,
+    random_control,
+    resample,
+    resampled_apgr,
+)
 from prefroute.evaluation.validation import Validation, validate
 
-__all__ = ["Validation", "apgr", "cpt", "draw_counts", "recovery_curve", "resampled_apgr", "validate"]
+__all__ = [
+    "Comparison",
+    "CostQualityCurve",
+    "Interval",
+    "RandomControl",
+    "RecoveryCurve",
+    "Reliability",
+    "Resampled",
+    "Validation",
+    "Verdict",
+    "apgr",
+    "apgr_published",
+    "average_quality",
+    "compare",
+    "cost_quality_curve",
+    "cpt",
+    "cpt_published",
+    "draw_counts",
+    "expected_calibration_error",
+    "gain_curve",
+    "interval",
+    "oracle_scores",
+    "outcomes_of",
+    "pgr",
+    "published_points",
+    "quality_at",
+    "random_control",
+    "recovery_curve",
+    "reliability",
+    "resample",
+    "resampled_apgr",
+    "roc_auc",
+    "routed_quality",
+    "strong_share",
+    "validate",
+]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefroute.evaluation.metrics import apgr, draw_counts, resampled_apgr
+from prefroute.evaluation.metrics import apgr
+from prefroute.evaluation.resampling import draw_counts, resampled_apgr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
