@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefroute.drift import DriftMonitor
 from prefroute.errors import ConfigurationError
-from prefroute.inputs import as_threshold
+from prefroute.inputs import as_threshold, finite_or_none
 from prefroute.persistence import load_router
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
@@ -44,6 +45,7 @@ class Decider:
         router: object,
         *,
         threshold: float | None = None,
+        strong_rate: float | None = None,
         on_error: OnError | None = None,
         time_limit: float | None = None,
         stats: RoutingStats | None = None,
@@ -52,22 +54,29 @@ class Decider:
 
         Args:
             router: A router, or what `load_router` takes: a folder, a hub id, or None for the bundled default.
+            strong_rate: In place of a threshold: the share of decisions that go strong, by the router's calibration.
 
         Returns:
             The decider; with statistics of its own if none are given.
 
         Raises:
             ThresholdError: There is no threshold, or it is not a finite number.
-            ConfigurationError: Another setting cannot be used.
+            ConfigurationError: Another setting cannot be used, or `strong_rate` is given with a threshold, or with a
+                router that is not calibrated.
+            DataError: The calibration is too small for that rate.
             PersistenceError: There is no readable router of that name.
         """
-        stats = RoutingStats() if stats is None else stats
+        if threshold is not None and strong_rate is not None:
+            msg = f"give threshold= or strong_rate=, not both; got {threshold!r} and {strong_rate!r}"
+            raise ConfigurationError(msg)
+        chosen = _as_router(router)
+        if strong_rate is not None:
+            threshold = chosen.threshold_for(strong_rate)
+        stats = _stats_of(chosen, threshold) if stats is None else stats
         if not isinstance(stats, RoutingStats):
             msg = f"stats must be a RoutingStats, got {type(stats).__name__}"
             raise ConfigurationError(msg)
-        made = cls(
-            router=_as_router(router), threshold=threshold, on_error=on_error, time_limit=time_limit, stats=stats
-        )
+        made = cls(router=chosen, threshold=threshold, on_error=on_error, time_limit=time_limit, stats=stats)
         # An empty batch is checked like any other and asks the router nothing.
         made.decide_batch([])
         return made
@@ -123,6 +132,14 @@ class Decider:
             "time_limit": self.time_limit,
             "stats": self.stats,
         }
+
+
+def _stats_of(router: Router, threshold: float | None) -> RoutingStats:
+    """Statistics that watch, for a calibrated router, whether traffic still is what it was calibrated with."""
+    used = router.threshold if threshold is None else threshold
+    if router.calibration is None or finite_or_none(used) is None:
+        return RoutingStats()
+    return RoutingStats(monitor=DriftMonitor(router.calibration, as_threshold(used)))
 
 
 def _as_router(router: object) -> Router:

@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from prefroute._version import __version__
-from prefroute.errors import ConfigurationError, PersistenceError, RouterNotFoundError
+from prefroute.errors import ConfigurationError, DataError, PersistenceError, RouterNotFoundError
 from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
+    from prefroute.calibration import Calibration
     from prefroute.embedding import Embedder
     from prefroute.router import Router
 
@@ -44,8 +45,12 @@ DEFAULT_ROUTER = Path(__file__).parent / "pretrained" / "default"
 
 EMBEDDER_FOLDER = "embedder"
 
+TRAINING_PROMPTS_FILE = "training_prompts.safetensors"
+_CALIBRATION_FILE = re.compile(r"calibration-[0-9a-f]{16}\.safetensors")
+
 _ROUTER_CLASSES = {
     "bert": "prefroute.routers.bert:BertRouter",
+    "calibrated": "prefroute.routers.calibrated:CalibratedRouter",
     "causal-lm": "prefroute.routers.causal_lm:CausalLMRouter",
     "knn": "prefroute.routers.knn:KNNRouter",
     "logistic-regression": "prefroute.routers.logistic_regression:LogisticRegressionRouter",
@@ -178,6 +183,13 @@ def read_router(
         _refuse_placement(type(router).__name__, device, dtype)
     # After reading: a folder that is written anew at this moment is noticed too.
     _check_files(folder, files)
+    _restore(router, folder, config)
+    return router
+
+
+def _restore(router: Router, folder: Path, config: Mapping[str, Any]) -> None:
+    """Give a router what it was saved with beside what it is made of."""
+    files = config["files"]
     if config.get("threshold") is not None:
         try:
             router.threshold = as_threshold(config["threshold"])
@@ -188,7 +200,30 @@ def read_router(
         from prefroute.evaluation import Validation
 
         router.validation = validated(Validation, config["validation"], folder / CONFIG_FILE)
-    return router
+    if TRAINING_PROMPTS_FILE in files:
+        router.training_prompts = _one_column(folder / TRAINING_PROMPTS_FILE, "hashes", "u8")
+    if (name := _calibration_in(files)) is not None:
+        from prefroute.calibration import Calibration
+
+        scores = _one_column(folder / name, "scores", "f8")
+        try:
+            router.calibration = Calibration(scores)
+        except DataError as error:
+            msg = f"{folder / name}: {error}"
+            raise PersistenceError(msg) from error
+
+
+def _one_column(path: Path, name: str, dtype: str) -> NDArray[Any]:
+    """The one array of a file."""
+    found = read_tensors(path).get(name)
+    if found is None or found.ndim != 1 or found.dtype.str[1:] != dtype:
+        msg = f"{path} holds no {name}, or not as one row of {dtype}; save the router again or fetch the folder anew"
+        raise PersistenceError(msg)
+    return found
+
+
+def _calibration_in(files: Iterable[str]) -> str | None:
+    return next((name for name in files if _CALIBRATION_FILE.fullmatch(name)), None)
 
 
 def _as_embedder(embedder: str | Path | Embedder) -> Embedder:
@@ -254,6 +289,11 @@ def _stage(router: Router, staging: Path) -> None:
     if saved.tensors:
         write_tensors(staging / TENSORS_FILE, saved.tensors)
     files = sorted(file for file in staging.rglob("*") if file.is_file())
+    if router.training_prompts is not None and router.training_prompts.size:
+        write_tensors(staging / TRAINING_PROMPTS_FILE, {"hashes": router.training_prompts})
+        files.append(staging / TRAINING_PROMPTS_FILE)
+    if router.calibration is not None:
+        files.append(_write_calibration(staging, router.calibration))
     validation = {} if router.validation is None else {"validation": asdict(router.validation)}
     write_config(
         staging,
@@ -262,9 +302,48 @@ def _stage(router: Router, staging: Path) -> None:
             "threshold": None if router.threshold is None else as_threshold(router.threshold),
             **validation,
             "settings": saved.settings,
-            "files": {file.relative_to(staging).as_posix(): digest_of(file) for file in files},
+            "files": {file.relative_to(staging).as_posix(): digest_of(file) for file in sorted(files)},
         },
     )
+
+
+def save_calibration(router: Router, path: str | Path) -> None:
+    """Write the threshold and the calibration of a router into the folder that it was loaded from, and nothing else.
+
+    The new scores have a file of their own until `config.json`, replaced in one step, names it: a kill leaves the
+    router as it was.
+
+    Args:
+        router: The router, calibrated.
+        path: Its folder.
+
+    Raises:
+        PersistenceError: There is no router there, or the folder cannot be written.
+    """
+    folder = Path(path)
+    with _moving:
+        config = read_config(folder)
+        before = _calibration_in(config["files"])
+        files = {name: digest for name, digest in config["files"].items() if name != before}
+        try:
+            if router.calibration is not None:
+                written = _write_calibration(folder, router.calibration)
+                files[written.name] = digest_of(written)
+            threshold = None if router.threshold is None else as_threshold(router.threshold)
+            write_config(folder, config | {"threshold": threshold, "files": dict(sorted(files.items()))})
+            if before is not None and before not in files:
+                (folder / before).unlink(missing_ok=True)
+        except OSError as error:
+            msg = f"cannot write the calibration to {folder}: {error}"
+            raise PersistenceError(msg) from error
+
+
+def _write_calibration(folder: Path, calibration: Calibration) -> Path:
+    """Write the scores to a file that is named after them."""
+    digest = hashlib.sha256(calibration.scores.tobytes()).hexdigest()[:16]
+    path = folder / f"calibration-{digest}.safetensors"
+    write_tensors(path, {"scores": calibration.scores})
+    return path
 
 
 def _move(staging: Path, folder: Path) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prefroute._limits import Failure, aattempt, aattempt_within, attempt, attempt_within
 from prefroute._outcome import Asked, conclude, policy_of
-from prefroute.errors import PersistenceError
+from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.inputs import as_on_error, as_prompt, as_prompts, as_threshold, as_time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prefroute._limits import Outcome
+    from prefroute.calibration import CalibratedThreshold, Calibration
     from prefroute.embedding import Embedder
     from prefroute.evaluation import Validation
     from prefroute.persistence import SavedRouter
@@ -49,6 +50,10 @@ class Router(ABC):
         time_limit: Seconds that scoring may take before it counts as failed; None for no limit.
         validation: What it recovered of prompts kept out of its training, at the time of training; None where
             that is not known.
+        calibration: Its scores of a sample of its user's prompts, which turn a strong-call rate into a threshold;
+            None for a router that is not calibrated.
+        training_prompts: Hashes of the prompts that it learnt from, as of `prefroute.data.prompt_hashes`, shape (p,);
+            None where they are not known. Evaluation leaves these prompts out.
         router_type: The name that a saved router is recognised by; empty when it cannot be saved.
     """
 
@@ -56,6 +61,8 @@ class Router(ABC):
     on_error: OnError = "strong"
     time_limit: float | None = None
     validation: Validation | None = None
+    calibration: Calibration | None = None
+    training_prompts: NDArray[np.uint64] | None = None
     router_type: ClassVar[str] = ""
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -186,6 +193,74 @@ class Router(ABC):
     def _is_quick(self, texts: list[str]) -> bool:  # noqa: ARG002 - for those who override it
         """Hook: whether scoring these takes no longer than handing them to a thread, so the loop may do it itself."""
         return False
+
+    def calibrate(
+        self, prompts: Sequence[str], strong_rate: float, *, next_prompts: int | None = None
+    ) -> CalibratedThreshold:
+        """Set the threshold by a sample of one's own prompts, and keep their scores as `calibration`.
+
+        Args:
+            prompts: Texts as the router will meet them; no labels needed, some hundreds are enough.
+            strong_rate: Wanted share of strong calls, in [0, 1].
+            next_prompts: How many prompts to come the interval is for; None for as many as there are here.
+
+        Returns:
+            The threshold, the predicted rate and its interval; `prefroute.calibration` says what these guarantee.
+
+        Raises:
+            DataError: There are too few prompts for that rate.
+            RouterError: The router failed, or gave no probabilities.
+            ConfigurationError: The rate is outside [0, 1].
+            PromptTypeError: Something is not text.
+        """
+        from prefroute.calibration import Calibration, as_strong_rate
+
+        as_strong_rate(strong_rate)
+        calibration = Calibration.of(self, prompts)
+        found = calibration.threshold_for(strong_rate, next_prompts=next_prompts)
+        self.calibration, self.threshold = calibration, found.threshold
+        return found
+
+    def threshold_for(self, strong_rate: float) -> float:
+        """The threshold that sends a share of traffic to the strong model, by the calibration.
+
+        Args:
+            strong_rate: Wanted share of strong calls, in [0, 1].
+
+        Returns:
+            The threshold.
+
+        Raises:
+            ConfigurationError: The router is not calibrated, or the rate is outside [0, 1].
+            DataError: The calibration is too small for that rate.
+        """
+        if self.calibration is None:
+            msg = (
+                f"strong_rate needs a calibrated router, and this {type(self).__name__} is not; run prefroute "
+                "calibrate or call router.calibrate(prompts, strong_rate) with prompts of your own, or pass threshold="
+            )
+            raise ConfigurationError(msg)
+        return self.calibration.threshold_for(strong_rate).threshold
+
+    def note_training_prompts(self, prompts: Iterable[str]) -> None:
+        """Remember, as hashes, that the router learnt from these prompts too.
+
+        Args:
+            prompts: Texts.
+        """
+        import numpy as np
+
+        from prefroute.data import prompt_hashes
+
+        known = np.empty(0, dtype=np.uint64) if self.training_prompts is None else self.training_prompts
+        self.training_prompts = np.union1d(known, prompt_hashes(prompts))
+
+    def _inherit(self, other: Router) -> None:
+        """Take over what a copy for another pair, or with another model, has in common with its original."""
+        self.on_error, self.time_limit = other.on_error, other.time_limit
+        self.training_prompts = other.training_prompts
+        if getattr(self, "pair", None) == getattr(other, "pair", None):
+            self.validation, self.calibration = other.validation, other.calibration
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the router to a folder: `config.json` and safetensors, never pickle.

@@ -14,6 +14,7 @@ from prefroute.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from prefroute.drift import DriftMonitor, DriftReport
     from prefroute.types import RoutingDecision
 
 DEFAULT_WINDOW = 1000
@@ -43,16 +44,18 @@ class RoutingStats:
 
     Args:
         window: How many of the latest decisions the windowed rate and the latency quantiles cover.
+        monitor: Watches whether scores still are what the router was calibrated with; see `drift`.
 
     Raises:
         ConfigurationError: `window` is not a positive integer.
     """
 
-    def __init__(self, window: int = DEFAULT_WINDOW) -> None:
+    def __init__(self, window: int = DEFAULT_WINDOW, *, monitor: DriftMonitor | None = None) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             msg = f"window must be a positive number of decisions, got {window!r}"
             raise ConfigurationError(msg)
         self.window = window
+        self._monitor = monitor
         # Reentrant, for a signal handler that reads the figures runs in the middle of whatever is under way.
         self._lock = threading.RLock()
         self._clear()
@@ -63,6 +66,8 @@ class RoutingStats:
         self._by_reason: Counter[str] = Counter()
         self._recent: deque[tuple[bool, float | None]] = deque(maxlen=self.window)
         self._seen: OrderedDict[str, None] = OrderedDict()
+        if self._monitor is not None:
+            self._monitor.reset()
 
     def record(self, decision: RoutingDecision, seconds: float | None = None) -> None:
         """Count one decision.
@@ -95,6 +100,8 @@ class RoutingStats:
         self._by_route[decision.route] += 1
         self._by_reason[decision.reason] += 1
         self._recent.append((decision.is_strong, seconds))
+        if self._monitor is not None and decision.score is not None:
+            self._monitor.record(decision.score)
 
     def reset(self) -> None:
         """Forget every decision."""
@@ -118,6 +125,16 @@ class RoutingStats:
         """The same over the latest `window` decisions; NaN before the first."""
         with self._lock:
             return _rate(sum(strong for strong, _ in self._recent), len(self._recent))
+
+    def drift(self) -> DriftReport | None:
+        """Whether scores still are what the router was calibrated with.
+
+        Returns:
+            The report; None where there is no calibration to compare with.
+        """
+        with self._lock:
+            monitor = None if self._monitor is None else self._monitor.copy()
+        return None if monitor is None else monitor.report()
 
     def snapshot(self) -> StatsSnapshot:
         """All figures at one moment."""
@@ -150,6 +167,7 @@ class RoutingStats:
                 "_by_reason": self._by_reason.copy(),
                 "_recent": self._recent.copy(),
                 "_seen": self._seen.copy(),
+                "_monitor": None if self._monitor is None else self._monitor.copy(),
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

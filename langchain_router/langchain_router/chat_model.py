@@ -53,6 +53,7 @@ class RoutedChatModel(ChatModelPair):
         weak: The cheap one, likewise.
         router: A router, a folder or hub id to load one from, or None for the one that comes with prefroute.
         threshold: Scores at or above it go to `strong`. None for the router's own at the time of each call.
+            `strong_rate=0.3` in its place sends that share of calls to `strong`, by the calibration of the router.
         on_router_error: What happens when the router fails; None for the router's own setting.
         router_time_limit: Seconds the router may take before it counts as failed; None for the router's own.
         stats: Counts each decision once; None for a fresh one.
@@ -78,6 +79,7 @@ class RoutedChatModel(ChatModelPair):
         weak: Runnable[Any, Any],
         router: Router | str | Path | None = None,
         threshold: float | None = None,
+        strong_rate: float | None = None,
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
         stats: RoutingStats | None = None,
@@ -86,13 +88,18 @@ class RoutedChatModel(ChatModelPair):
         # Here and not in validators: pydantic would wrap prefroute's own errors in a ValidationError.
         settings = _settings.known(type(self), settings)
         decider = Decider.of(
-            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
+            router,
+            threshold=threshold,
+            strong_rate=strong_rate,
+            on_error=on_router_error,
+            time_limit=router_time_limit,
+            stats=stats,
         )
         fields: dict[str, Any] = {
             "strong": _settings.as_child("strong", strong, settings),
             "weak": _settings.as_child("weak", weak, settings),
             "router": decider.router,
-            "threshold": None if threshold is None else float(threshold),
+            "threshold": None if decider.threshold is None else float(decider.threshold),
             "on_router_error": on_router_error,
             "router_time_limit": None if router_time_limit is None else float(router_time_limit),
             "stats": decider.stats,

@@ -54,6 +54,7 @@ class RoutedLLM(RoutedTools):
         weak: The cheaper one.
         router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
         threshold: Scores at or above it go to the strong LLM; None for the router's own at each call.
+            `strong_rate=0.3` in its place sends that share of calls there, by the calibration of the router.
         on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
         router_time_limit: Seconds the router may take; None for the router's own setting.
         stats: Where decisions are counted; None for statistics of its own.
@@ -75,6 +76,7 @@ class RoutedLLM(RoutedTools):
         weak: LLM,
         router: Router | str | Path | None = None,
         threshold: float | None = None,
+        strong_rate: float | None = None,
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
         stats: RoutingStats | None = None,
@@ -86,13 +88,18 @@ class RoutedLLM(RoutedTools):
                 msg = f"{name} must be a LlamaIndex LLM, got {type(llm).__name__}"
                 raise ConfigurationError(msg)
         decider = Decider.of(
-            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
+            router,
+            threshold=threshold,
+            strong_rate=strong_rate,
+            on_error=on_router_error,
+            time_limit=router_time_limit,
+            stats=stats,
         )
         super().__init__(
             strong=strong,
             weak=weak,
             router=decider.router,
-            threshold=threshold,
+            threshold=decider.threshold,
             on_router_error=on_router_error,
             router_time_limit=router_time_limit,
             stats=decider.stats,

@@ -58,6 +58,7 @@ class RouterSelector(BaseSelector):
     Args:
         router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
         threshold: Scores at or above it go to the strong choice; None for the router's own at each query.
+        strong_rate: In place of a threshold: the share of queries that goes there, by the calibration of the router.
         strong: Tool name of the strong choice; without names the first choice is the strong one.
         weak: Tool name of the weak choice.
         on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
@@ -78,6 +79,7 @@ class RouterSelector(BaseSelector):
         *,
         router: Router | str | Path | None = None,
         threshold: float | None = None,
+        strong_rate: float | None = None,
         strong: str | None = None,
         weak: str | None = None,
         on_router_error: OnError | None = None,
@@ -89,7 +91,12 @@ class RouterSelector(BaseSelector):
             raise ConfigurationError(msg)
         self._names: dict[Route, str | None] = {"strong": strong, "weak": weak}
         self._decider = Decider.of(
-            router, threshold=threshold, on_error=on_router_error, time_limit=router_time_limit, stats=stats
+            router,
+            threshold=threshold,
+            strong_rate=strong_rate,
+            on_error=on_router_error,
+            time_limit=router_time_limit,
+            stats=stats,
         )
         self.stats = self._decider.stats
 

@@ -18,6 +18,7 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from langchain_router import RoutedChatModel
 from prefroute import ConfigurationError, RouterNotFoundError, RoutingStats, ThresholdError, decider
+from prefroute.routers.baselines import RandomRouter
 from prefroute.testing import FixedRouter
 
 
@@ -49,6 +50,25 @@ def test_no_router_means_the_bundled_one(monkeypatch: pytest.MonkeyPatch, fake: 
     model = RoutedChatModel(strong=fake(model_name="s"), weak=fake(model_name="w"), router=name)
     assert model.router is bundled
     assert asked == [name]
+
+
+def test_a_strong_rate_stands_in_for_a_threshold(setup: Any, fake: Any, tmp_path: Path) -> None:
+    prompts = [f"prompt {number}" for number in range(200)]
+    router = RandomRouter()
+    router.calibrate(prompts, 0.3)
+    router.save_pretrained(tmp_path)
+    for given in (router, tmp_path):
+        model = setup(router=given, strong_rate=0.7).model
+        assert model.threshold == router.threshold_for(0.7)
+        model.batch(prompts)
+        assert model.stats.strong_rate == 0.705  # 141 of 200: the 141st score of 201 places
+        drift = model.stats.drift()
+        assert (drift.n, drift.strong_rate, drift.drifted) == (200, 0.705, False)
+    assert setup(router=router).model.threshold is None  # the router's own, at each call
+    with pytest.raises(ConfigurationError, match="needs a calibrated router"):
+        setup(strong_rate=0.3)
+    with pytest.raises(ConfigurationError, match="not both"):
+        setup(router=router, strong_rate=0.3, threshold=0.5)
 
 
 def test_no_threshold_at_all_is_refused(setup: Any) -> None:

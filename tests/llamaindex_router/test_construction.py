@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.tools import ToolMetadata
 from pydantic import BaseModel
 
 from llamaindex_router import RoutedLLM, RouterSelector
 from prefroute import ConfigurationError, PersistenceError, RouterNotFoundError, RoutingStats, ThresholdError
+from prefroute.routers.baselines import RandomRouter
 from prefroute.testing import FixedRouter
 
 if TYPE_CHECKING:
@@ -35,6 +37,28 @@ def test_bases(routed: RoutedLLM) -> None:
 def test_inner_llms_are_the_ones_given(routed: RoutedLLM, strong: DialectLLM, weak: DialectLLM) -> None:
     assert routed.strong is strong
     assert routed.weak is weak
+
+
+def test_a_strong_rate_stands_in_for_a_threshold(strong: DialectLLM, weak: DialectLLM) -> None:
+    prompts = [f"prompt {number}" for number in range(200)]
+    router = RandomRouter()
+    router.calibrate(prompts, 0.3)
+    routed = RoutedLLM(strong=strong, weak=weak, router=router, strong_rate=0.7)
+    selector = RouterSelector(router=router, strong_rate=0.7)
+    assert routed.threshold == router.threshold_for(0.7)
+    choices = [ToolMetadata("cheap"), ToolMetadata("dear")]
+    for prompt in prompts:
+        routed.complete(prompt)
+        selector.select(choices, prompt)
+    for stats in (routed.stats, selector.stats):
+        assert stats.strong_rate == 0.705
+        report = stats.drift()
+        assert report is not None
+        assert (report.n, report.drifted) == (200, False)
+    with pytest.raises(ConfigurationError, match="needs a calibrated router"):
+        RoutedLLM(strong=strong, weak=weak, router=FixedRouter(), strong_rate=0.3)
+    with pytest.raises(ConfigurationError, match="not both"):
+        RouterSelector(router=router, strong_rate=0.3, threshold=0.5)
 
 
 @pytest.mark.parametrize(

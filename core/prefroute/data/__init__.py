@@ -12,8 +12,10 @@ from prefroute.data.cleaning import (
     without_prompts,
 )
 from prefroute.data.decontamination import Decontaminated, RemovedPrompt, decontaminate, nearest_prompts
+from prefroute.data.fingerprints import prompt_hashes, seen_prompts, text_hashes
 from prefroute.data.judgements import read_judgements
 from prefroute.data.mixing import cap_prompt_weight, mix, split_by_prompt, split_prompts
+from prefroute.data.pooling import pool_by_strength
 from prefroute.data.reading import read_battles, read_prompts, read_responses
 from prefroute.data.report import BadRow, FileRead, ReadReport
 from prefroute.data.responses import ResponseTable, reference_battles
@@ -40,7 +42,9 @@ __all__ = [
     "human_turns",
     "mix",
     "nearest_prompts",
+    "pool_by_strength",
     "prompt_groups",
+    "prompt_hashes",
     "prompt_key",
     "read_battles",
     "read_judgements",
@@ -48,7 +52,9 @@ __all__ = [
     "read_responses",
     "reference_battles",
     "responses_without_prompts",
+    "seen_prompts",
     "split_by_prompt",
     "split_prompts",
+    "text_hashes",
     "without_prompts",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefroute.data import prompt_key
+from prefroute.data import prompt_hashes, text_hashes
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.routers._embedding import embedded
 from prefroute.routers._index import SimilarityIndex, build_index
@@ -114,7 +113,7 @@ class SimilarityData:
             The new data, and how many prompts were new. The index is copied once, or shared where no prompt
             is new.
         """
-        ids = prompt_ids(battles.prompts)
+        ids = text_hashes(battles.prompts)
         rows = _rows_of(ids, self.prompt_ids)
         new = np.flatnonzero(rows < 0)
         placement = self.placement.extended(battles.models)
@@ -130,7 +129,7 @@ class SimilarityData:
             index=self.index.rearranged(order, more),
             battles=joined.moved(order),
             prompt_ids=np.concatenate([self.prompt_ids, ids[new]])[order],
-            group_ids=np.concatenate([self.group_ids, group_ids([battles.prompts[i] for i in new])])[order],
+            group_ids=np.concatenate([self.group_ids, prompt_hashes(battles.prompts[i] for i in new)])[order],
             placement=placement,
             weight_unit=self.weight_unit,
             held_out=self.held_out,
@@ -217,17 +216,6 @@ def _faults_of(battles: RowBattles, rows: int, models: int) -> Iterator[str]:
         yield "outcomes outside [0, 1]"
     elif not ((battles.weights > 0) & np.isfinite(battles.weights)).all():
         yield "weights that are not finite and above 0"
-
-
-def prompt_ids(prompts: Sequence[str]) -> NDArray[np.uint64]:
-    """A hash of each prompt: the texts themselves, which may be private, are not kept."""
-    digests = (hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in prompts)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
-
-
-def group_ids(prompts: Sequence[str]) -> NDArray[np.uint64]:
-    """A hash of each prompt that is the same for spellings that differ in case and spacing alone."""
-    return prompt_ids([prompt_key(prompt) for prompt in prompts])
 
 
 def _rows_of(ids: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.int64]:

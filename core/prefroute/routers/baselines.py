@@ -66,6 +66,7 @@ class RandomRouter(Router):
     """
 
     router_type: ClassVar[str] = "random"
+    training_prompts = np.empty(0, dtype=np.uint64)
 
     def __init__(self, *, seed: int = 0, threshold: float | None = 0.5) -> None:
         """Put together a router.
@@ -137,6 +138,8 @@ class PromptLengthRouter(Router):
         self.intercept = _finite("intercept", intercept)
         self.pair = None if pair is None else as_pair(pair)
         self.threshold = threshold
+        if pair is None and (slope, intercept) == (_DEFAULT_SLOPE, _DEFAULT_INTERCEPT):
+            self.training_prompts = np.empty(0, dtype=np.uint64)  # Nothing was learnt.
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -165,6 +168,7 @@ class PromptLengthRouter(Router):
         slope, intercept = fit_logistic_line(lengths, labels.outcomes, labels.weights)
         router = cls(slope=slope, intercept=intercept, pair=pair)
         router.threshold = float(np.median(router.win_probability(labels.prompts)))
+        router.note_training_prompts(labels.prompts)
         return router
 
     def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:

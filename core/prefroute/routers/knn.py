@@ -165,6 +165,7 @@ class KNNRouter(EmbeddingRouter):
             similarity_weighted=similarity_weighted,
         )
         router._choose(ks, labels.prompts, seed, progress=progress)
+        router.note_training_prompts(labels.prompts)
         return router
 
     @property

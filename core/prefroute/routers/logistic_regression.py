@@ -167,6 +167,7 @@ class LogisticRegressionRouter(LinearRouter):
         )
         observed = battles.for_pair(pair).outcomes
         router.validation = validate(logits, observed, [len(prompt) for prompt in labels.prompts])
+        router.note_training_prompts(labels.prompts)
         return router
 
     def _to_saved(self, folder: Path) -> SavedRouter:

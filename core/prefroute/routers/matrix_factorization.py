@@ -227,8 +227,7 @@ class MatrixFactorizationRouter(LinearRouter):
             threshold=threshold,
             training=self.training,
         )
-        router.on_error, router.time_limit = self.on_error, self.time_limit
-        router.validation = self.validation if router.pair == self.pair else None
+        router._inherit(self)  # noqa: SLF001 - of its own kind
         return router
 
     def _position(self, name: str) -> int:

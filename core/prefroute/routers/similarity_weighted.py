@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from prefroute.bradley_terry import RIDGE
-from prefroute.data import prompt_groups
+from prefroute.data import prompt_groups, prompt_hashes, text_hashes
 from prefroute.embedding import save_embedder
 from prefroute.errors import ConfigurationError, DataError, PersistenceError
 from prefroute.evaluation import validate
@@ -20,7 +20,7 @@ from prefroute.routers._embedding import EmbeddingRouter, embedded, training_emb
 from prefroute.routers._index import DEFAULT_EMBEDDER, IndexDtype, SimilarityIndex, build_index, check_embedder
 from prefroute.routers._placement import Placement
 from prefroute.routers._similarity_choice import Candidate, choose, left_out_strengths, win_probabilities
-from prefroute.routers._similarity_data import SimilarityData, group_ids, prompt_ids
+from prefroute.routers._similarity_data import SimilarityData
 from prefroute.routers._tier_sums import RowBattles, TierSums
 from prefroute.routers._turns import Turn
 from prefroute.types import ModelPair  # noqa: TC001 - read from the annotation when settings are checked
@@ -215,8 +215,8 @@ class SimilarityWeightedRouter(EmbeddingRouter):
         data = SimilarityData(
             index=index,
             battles=rows,
-            prompt_ids=prompt_ids(prompts),
-            group_ids=group_ids(prompts),
+            prompt_ids=text_hashes(prompts),
+            group_ids=prompt_hashes(prompts),
             placement=placement,
             weight_unit=unit,
         ).with_sums(sums)
@@ -233,6 +233,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             logger.info("chose %s; cross-validated log loss: %s", chosen, choice.losses)
             lengths = [len(prompts[row]) for row in choice.rows]
             router.validation = validate(choice.scores, choice.outcomes, lengths)
+        router.note_training_prompts(prompts)
         return router
 
     @property
@@ -338,6 +339,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             before = self._data.placement.models
             data, new_prompts = self._data.added(battles, self.embedder, progress=progress)
             _ = data.sums  # Now, rather than at the next query.
+            self.note_training_prompts(battles.prompts)
             self._data = data
         new_models = tuple(sorted(set(data.placement.models) - set(before)))
         if data.waiting:
@@ -375,8 +377,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             num_tiers=self.num_tiers,
             threshold=threshold,
         )
-        copy.on_error, copy.time_limit = self.on_error, self.time_limit
-        copy.validation = self.validation if pair == self.pair else None
+        copy._inherit(self)  # noqa: SLF001 - of its own kind
         return copy
 
     def _to_saved(self, folder: Path) -> SavedRouter:

@@ -115,12 +115,13 @@ def report_of(config: FineTuningConfig, train: Examples, held_out: Examples, out
     )
 
 
-def completed(router: R, folder: RunFolder, held_out: Examples, *, graded: bool = False) -> R:
+def completed(router: R, folder: RunFolder, battles: Battles, held_out: Examples, *, graded: bool = False) -> R:
     """Give a trained router its files, its threshold, and what it recovers of the prompts held out.
 
     Args:
         router: The router.
         folder: Of its run.
+        battles: All that it was trained with.
         held_out: The prompts held out.
         graded: Whether outcomes are grades: the best one then means that the strong model gains nothing, not that it
             loses.
@@ -133,6 +134,7 @@ def completed(router: R, folder: RunFolder, held_out: Examples, *, graded: bool 
     router.threshold = float(np.median(scores))
     outcomes = (1.0 + held_out.outcomes) / 2.0 if graded else held_out.outcomes
     router.validation = validate(scores, outcomes, [len(prompt) for prompt in held_out.prompts])
+    router.note_training_prompts(battles.for_pair(router.pair).prompts)
     return router
 
 

@@ -119,4 +119,4 @@ def train_bert(
         max_length=length,
         training=report_of(config, train, validation, outcome),
     )
-    return completed(router, folder, validation)
+    return completed(router, folder, battles, validation)

@@ -131,7 +131,7 @@ def train_causal_lm(
         max_length=base.max_length,
         training=report_of(config, train, validation, outcome),
     )
-    return completed(router, folder, validation, graded=config.graded)
+    return completed(router, folder, battles, validation, graded=config.graded)
 
 
 class _Base:

@@ -113,6 +113,7 @@ def train_matrix_factorization(
     )
     router.validation = _validation(logits, folds, used, pair)
     router.threshold = float(np.median(router.win_probability_of_embeddings(embeddings[folds >= 0])))
+    router.note_training_prompts(used.prompts)
     return router
 
 
