@@ -159,12 +159,20 @@ def causal_lm(_: Any) -> Router:
     return train_causal_lm(BATTLES, pair=PAIR, config=config)
 
 
+def calibrated(_: Any) -> Router:
+    from prefroute.routers.calibrated import CalibratedRouter
+
+    outcomes = np.random.default_rng(0).integers(0, 3, 60) / 2
+    return CalibratedRouter.fit(load_router(), [f"{PROMPTS[i % 20]} {i}" for i in range(60)], outcomes)[0]
+
+
 ROUTERS: dict[str, Callable[[Any], Router]] = {
     "fixed": lambda _: FixedRouter(0.25, {PROMPTS[0]: 0.75}),
     "bundled default": bundled,
     "random": lambda _: RandomRouter(seed=3),
     "prompt-length untrained": lambda _: PromptLengthRouter(),
     "prompt-length": length_fitted,
+    "calibrated": calibrated,
     "bert": bert(1),
     "bert of three labels": bert(3),
     "causal-lm": causal_lm,
@@ -190,7 +198,7 @@ SERVED_BY_TORCH = {"similarity-weighted bfloat16 on static", "similarity-weighte
 TRANSFORMERS = {"bert", "bert of three labels", "causal-lm"}
 """Those that are nothing without torch: it is imported when they are loaded."""
 
-NOT_FITTED = {"fixed", "bundled default", "random", "prompt-length untrained"}
+NOT_FITTED = {"fixed", "bundled default", "random", "prompt-length untrained", "calibrated"}
 NOT_FITTED |= {f"checkpoint of RouteLLM on {embedder}" for embedder in EMBEDDERS}
 
 

@@ -121,10 +121,7 @@ def recognise(found: Sequence[str], hints: Hints, name: str, *, is_open: bool = 
     refuse_twice(found, name)
     if hints.format == "responses":
         _refuse_battle_hints(hints, name)
-    lacking = tuple(column for column in hints.columns.values() if column not in found)
-    if lacking:
-        msg = f"{name} has no column {', '.join(map(repr, lacking))}; it has: {_listed(found)}{_meant(lacking, found)}"
-        raise TableError(msg, ". See columns=", "named column", lacking)
+    require_columns(tuple(hints.columns.values()), found, name)
     layouts = _layouts(found, hints)
     if len(layouts) == 1:
         layout = next(iter(layouts.values()))
@@ -134,6 +131,18 @@ def recognise(found: Sequence[str], hints: Hints, name: str, *, is_open: bool = 
             return replace(layout, weight=layout.weight or "weight", source=layout.source or "source")
         return layout
     raise _unrecognised(found, hints, name, layouts)
+
+
+def require_columns(wanted: Sequence[str], found: Sequence[str], name: str) -> None:
+    """Refuse a table that lacks a column which the caller named.
+
+    Raises:
+        DataError: It does; says which, and what there is.
+    """
+    lacking = tuple(column for column in wanted if column not in found)
+    if lacking:
+        msg = f"{name} has no column {', '.join(map(repr, lacking))}; it has: {_listed(found)}{_meant(lacking, found)}"
+        raise TableError(msg, ". See columns=", "named column", lacking)
 
 
 def battle_parser(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefroute.data.formats import Layout, hints_of
-from prefroute.data.reading import _Reader
+from prefroute.data.reading import TableReader
 from prefroute.data.report import refuse, shown
 from prefroute.data.responses import ResponseTable, _checked_scale
 from prefroute.data.tables import refuse_twice, tables_of
@@ -54,7 +54,7 @@ def read_judgements(
         MissingExtraError: As for `read_battles`.
     """
     low, high = _checked_scale(scale)
-    reader = _Reader(hints_of("responses", None, None, models), as_turn(turn), on_bad_row, report, progress=False)
+    reader = TableReader(hints_of("responses", None, None, models), as_turn(turn), on_bad_row, report, progress=False)
     texts = dict(_questions(reader, questions))
     reader.finish()
     found: dict[tuple[Any, float], dict[str, list[float]]] = {}
@@ -81,7 +81,7 @@ def read_judgements(
     return _table(texts, found, models)
 
 
-def _questions(reader: _Reader, questions: Source) -> Iterator[tuple[Any, str]]:
+def _questions(reader: TableReader, questions: Source) -> Iterator[tuple[Any, str]]:
     for table in tables_of(questions):
         columns = table.columns()
         prompt = "prompt" if "prompt" in columns else "turns"

@@ -10,7 +10,7 @@ import numpy as np
 
 from prefroute.data.battles import BattleColumns, Battles
 from prefroute.data.faults import Faults
-from prefroute.data.formats import Hints, Layout, battle_parser, hints_of, recognise
+from prefroute.data.formats import Hints, Layout, battle_parser, hints_of, recognise, require_columns
 from prefroute.data.report import BadRow, FileRead, ReadReport, RowError, TableError, refuse, shown
 from prefroute.data.responses import ResponseTable, response_parser
 from prefroute.data.tables import refuse_twice, tables_of
@@ -93,7 +93,9 @@ def read_battles(
         ConfigurationError: An argument cannot be used, or says nothing about a response table that is read.
         MissingExtraError: A Parquet file, and pyarrow is not installed.
     """
-    reader = _Reader(hints_of(format, columns, values, models), as_turn(turn), on_bad_row, report, progress=progress)
+    reader = TableReader(
+        hints_of(format, columns, values, models), as_turn(turn), on_bad_row, report, progress=progress
+    )
     tables: list[Battles] = []
     for rows in tables_of(source):
         layout = reader.layout(rows)
@@ -147,7 +149,7 @@ def read_responses(
     if not hints.models:
         msg = "read_responses needs the quality columns: models=[...], got none"
         raise ConfigurationError(msg)
-    reader = _Reader(hints, as_turn(turn), on_bad_row, report, progress=progress)
+    reader = TableReader(hints, as_turn(turn), on_bad_row, report, progress=progress)
     tables = [
         reader.responses(rows, layout, scale)
         for rows in tables_of(source)
@@ -183,7 +185,7 @@ def read_prompts(
         MissingExtraError: As for `read_battles`.
     """
     turn = as_turn(turn)
-    reader = _Reader(hints_of(None, {"prompt": column}, None, ()), turn, on_bad_row, report, progress=False)
+    reader = TableReader(hints_of(None, {"prompt": column}, None, ()), turn, on_bad_row, report, progress=False)
     layout = Layout(format="prompts", prompt=column, columns=())
     prompts: list[str] = []
     for rows in tables_of(source):
@@ -197,7 +199,7 @@ def read_prompts(
     return prompts
 
 
-class _Reader:
+class TableReader:
     """Reads tables with one set of options, and counts."""
 
     def __init__(
@@ -213,14 +215,15 @@ class _Reader:
         self.progress = progress
         self._before = (len(self.report.files), len(self.report.bad_rows))
 
-    def layout(self, table: Table) -> Layout | None:
-        """The format of a table; None when it has no rows at all."""
+    def layout(self, table: Table, also: Sequence[str] = ()) -> Layout | None:
+        """The format of a table, which must have these columns too; None when it has no rows at all."""
         found = table.columns()
         if not found:
             # The rows, if there are any, have no columns: let them be reported one by one.
             for _ in self.rows(table, Layout(format="unknown", prompt="", columns=()), ["prompt"], _refuse):
                 pass
             return None
+        require_columns(also, found, table.name)
         return recognise(found, self.hints, table.name, is_open=table.is_open)
 
     def responses(self, table: Table, layout: Layout, scale: tuple[float, float] | None = None) -> ResponseTable:
