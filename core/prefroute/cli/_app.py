@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from prefroute import __version__
+from prefroute.cli._calibrate import calibrate
 from prefroute.cli._console import printable
 from prefroute.cli._demo import demo
+from prefroute.cli._evaluate import evaluate
 from prefroute.cli._route import route
 from prefroute.cli._train import train
 from prefroute.errors import ConfigurationError, PrefrouteError
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command()(route)
 app.command()(demo)
 app.add_typer(train, name="train")
+app.command()(evaluate)
+app.command()(calibrate)
 
 
 def main() -> None:

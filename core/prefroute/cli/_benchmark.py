@@ -1,0 +1,225 @@
+"""Options that say what a benchmark is, and what reads it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prefroute.cli._console import printable
+from prefroute.cli._options import OnBadRow, Turn  # noqa: TC001 - likewise
+from prefroute.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from prefroute.costs import Prices
+    from prefroute.data.report import TableError
+    from prefroute.evaluation.benchmarks import Benchmark
+    from prefroute.evaluation.savings import AnswerCosts
+    from prefroute.types import ModelPair
+
+_SILENT = logging.NullHandler()
+
+_PER_THOUSAND = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """Which columns of the data hold what, beside the qualities."""
+
+    prompt_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt.")] = None
+    category_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of a category.")] = None
+    strong_cost_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of what the strong answer cost, US dollars.")
+    ] = None
+    weak_cost_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of what the weak answer cost.")
+    ] = None
+    input_tokens_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt's tokens.")] = (
+        None
+    )
+    strong_output_tokens_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the strong answer's tokens.")
+    ] = None
+    weak_output_tokens_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of the weak answer's tokens.")
+    ] = None
+    turn: Annotated[Turn, typer.Option(help="Which of the user's turns is the prompt, where a row has several.")] = (
+        "first"
+    )
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option(help="What to do about a row that cannot be used: stop, or skip and count it.")
+    ] = "skip"
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """The named columns of numbers by what they hold."""
+        from prefroute.evaluation.benchmarks import COLUMNS
+
+        named = {name: getattr(self, f"{name}_column") for name in COLUMNS}
+        return {name: column for name, column in named.items() if column is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceOptions:
+    """What answers cost, where the data do not say."""
+
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Prices in US dollars per million tokens: {"model": {"input": 2.5, "output": 10}}, as JSON.',
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None
+    input_tokens: Annotated[
+        float | None, typer.Option(min=0, metavar="N", help="Mean tokens of a prompt, where no column has them.")
+    ] = None
+    output_tokens: Annotated[float | None, typer.Option(min=0, metavar="N", help="Mean tokens of an answer.")] = None
+
+    def read(self) -> Prices | None:
+        """The prices of the file."""
+        from prefroute.costs import Prices
+
+        return None if self.prices is None else Prices.read(self.prices)
+
+    def costs(self, benchmark: Benchmark) -> AnswerCosts:
+        """What the answers of a benchmark cost, as far as that is known.
+
+        Raises:
+            ConfigurationError: One of the two mean numbers of tokens is missing.
+            DataError: The file of prices cannot be read.
+        """
+        from prefroute.evaluation.savings import answer_costs
+
+        given = (self.input_tokens, self.output_tokens)
+        if (given[0] is None) != (given[1] is None):
+            msg = "--input-tokens and --output-tokens go together; give both"
+            raise ConfigurationError(msg)
+        tokens = None if given[0] is None or given[1] is None else (given[0], given[1])
+        return answer_costs(benchmark, self.read(), tokens=tokens)
+
+
+def read_data(data: list[Path], pair: ModelPair, columns: ColumnOptions, *, progress: bool) -> Benchmark:
+    """Read the files, or the folder in RouteLLM's layout, that a command is given.
+
+    Args:
+        data: Files, or one folder.
+        pair: The quality columns.
+        columns: What the others hold.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The benchmark; rows that were skipped are told on stderr.
+
+    Raises:
+        DataError: They cannot be read; the remedy is in words of the command line.
+        ConfigurationError: Files and folders are mixed, or an option says nothing about a folder.
+    """
+    from prefroute.data import ReadReport
+    from prefroute.data.report import TableError
+    from prefroute.evaluation.benchmarks import read_benchmark, read_folder
+
+    folders = [path for path in data if path.is_dir()]
+    if folders:
+        if len(data) > 1 or columns.numbers or columns.prompt_column or columns.category_column:
+            msg = f"--data {folders[0]} is a folder in RouteLLM's layout: give it alone, without options about columns"
+            raise ConfigurationError(msg)
+        return read_folder(folders[0], pair)
+    report = ReadReport()
+    logging.getLogger("prefroute.data").addHandler(_SILENT)
+    try:
+        found = read_benchmark(
+            data,
+            pair,
+            name=data[0].name if len(data) == 1 else f"{data[0].name} and {len(data) - 1} more",
+            prompt=columns.prompt_column,
+            category=columns.category_column,
+            numbers=columns.numbers,
+            turn=columns.turn,
+            on_bad_row=columns.on_bad_row,
+            report=report,
+            progress=progress,
+        )
+    except TableError as error:
+        raise DataError(_in_options(error)) from error
+    if report.rows_bad:
+        reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.most_common())
+        sys.stderr.write(f"prefroute: warning: {report.rows_bad:,} rows cannot be used: {printable(reasons)}\n")
+    return found
+
+
+def excluded(benchmark: Benchmark, files: list[Path] | None) -> Benchmark:
+    """The benchmark without the prompts that files list.
+
+    Args:
+        benchmark: The rows.
+        files: Each with a column prompt, or eval_prompt as in RouteLLM's lists of contaminated prompts; a `.txt` file
+            has one prompt a line.
+
+    Returns:
+        The other rows.
+    """
+    for path in files or ():
+        benchmark = benchmark.without(read_prompt_file(path))
+    return benchmark
+
+
+def read_prompt_file(path: Path, column: str | None = None, *, turn: Turn = "first") -> list[str]:
+    """Prompts of a file.
+
+    Args:
+        path: CSV, JSON lines or Parquet; or `.txt` with one prompt a line.
+        column: Column of the prompt; None for `prompt` or `eval_prompt`, whichever is there.
+        turn: Which of several turns is the prompt.
+
+    Returns:
+        The prompts, in order.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    from prefroute.data import read_prompts
+
+    if path.suffix == ".txt" and column is None:
+        try:
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        except OSError as error:
+            msg = f"{path} cannot be read: {error}"
+            raise DataError(msg) from error
+        found = [line for line in lines if line.strip()]
+        if not found:
+            msg = f"{path} holds no prompts; one a line is wanted"
+            raise DataError(msg)
+        return found
+    if column is not None:
+        return read_prompts(path, column, turn=turn)
+    try:
+        return read_prompts(path, turn=turn)
+    except DataError as error:
+        try:
+            return read_prompts(path, "eval_prompt", turn=turn)
+        except DataError:
+            raise error from None
+
+
+def a_thousand(cost: float | None) -> str:
+    """A cost of one request as dollars per 1,000 of them."""
+    if cost is None:
+        return "unknown"
+    return f"{'-' if cost < 0 else ''}${abs(cost) * _PER_THOUSAND:,.4g}"
+
+
+def _in_options(error: TableError) -> str:
+    remedies = {
+        "named column": ". Correct the option that names it",
+        "prompt": ". Name it with --prompt-column",
+        "columns": ". Wanted: a column of the prompt (--prompt-column), and one named as --strong and one as --weak",
+        "format": ". Wanted: a column of the prompt, and one named as --strong and one as --weak",
+        "row": ". Correct it, or leave such rows out with --on-bad-row skip",
+    }
+    return error.found + remedies.get(error.about, error.remedy)

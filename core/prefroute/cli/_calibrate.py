@@ -1,0 +1,271 @@
+"""`prefroute calibrate`: a threshold for a strong-call rate, a quality or a budget, on prompts of one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, read_data, read_prompt_file
+from prefroute.cli._console import printable, show
+from prefroute.cli._learning import needs, shows_progress
+from prefroute.cli._options import SeedOption, with_options
+from prefroute.errors import ConfigurationError, DataError
+from prefroute.persistence import load_router, save_calibration
+from prefroute.types import ModelPair
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prefroute.calibration import CalibratedThreshold, Calibration
+    from prefroute.evaluation.benchmarks import Benchmark
+    from prefroute.router import Router
+
+_TARGETS = "--strong-rate, --quality or --budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions:
+    """What the threshold is to reach: exactly one of them."""
+
+    strong_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of requests for the strong model, from 0 to 1.")
+    ] = None
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Share of the strong model's mean quality to keep, with 95 % confidence; the prompts need qualities.",
+        ),
+    ] = None
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Most that 1,000 requests may cost, US dollars; needs prices or cost columns."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse none, or several."""
+        given = [name for name in ("strong_rate", "quality", "budget") if getattr(self, name) is not None]
+        if len(given) > 1:
+            msg = f"give one of {_TARGETS}, got {len(given)} of them"
+            raise ConfigurationError(msg)
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether prompts alone are not enough."""
+        return self.quality is not None or self.budget is not None
+
+
+@with_options
+def calibrate(
+    router: Annotated[str, typer.Argument(metavar="ROUTER", help="A saved router; or default, random, prompt-length.")],
+    target: TargetOptions,
+    columns: ColumnOptions,
+    prices: PriceOptions,
+    *,
+    prompts: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts as the router will meet them: CSV, JSON lines or Parquet, or .txt with one a line.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Also map scores to probabilities that fit the qualities; decisions stay the same."
+        ),
+    ] = False,
+    strong: Annotated[
+        str | None, typer.Option(metavar="COL", help="Quality of the strong model's answer, or with prices its name.")
+    ] = None,
+    weak: Annotated[str | None, typer.Option(metavar="COL", help="The same of the weak model.")] = None,
+    next_prompts: Annotated[
+        int | None,
+        typer.Option("--next", min=1, metavar="N", help="Prompts to come that the interval is for; else as many."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Folder for the calibrated router; else where it lies."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Set a router's threshold by your own prompts, and save it with the router."""
+    _check(target, probabilities=probabilities, strong=strong, weak=weak)
+    if probabilities:
+        needs("sklearn", "calibrating probabilities", "eval")
+    chosen = load_router(router)
+    benchmark = None
+    if target.needs_answers or probabilities:
+        benchmark = _answers(prompts, strong, weak, columns, quality=target.quality is not None or probabilities)
+        texts = list(benchmark.prompts)
+    else:
+        texts = read_prompt_file(prompts, columns.prompt_column, turn=columns.turn)
+    from prefroute._scoring import score_prompts
+    from prefroute.calibration import Calibration
+    from prefroute.data import seen_prompts
+
+    told: dict[str, Any] = {}
+    if probabilities and benchmark is not None:
+        chosen, told["probabilities"] = _with_probabilities(chosen, benchmark, seed)
+    scores = score_prompts(chosen, texts, progress=shows_progress())
+    chosen.calibration = Calibration(scores)
+    rank, reached = (None, {}) if benchmark is None else _rank(target, scores, benchmark, prices)
+    found = _threshold(target, chosen.calibration, rank, next_prompts)
+    if found is not None:
+        chosen.threshold = found.threshold
+        told = {**found.as_dict(), **reached, **told}
+    told["saved"] = _save(chosen, router, output, whole=probabilities)
+    if chosen.training_prompts is not None and (learnt := int(seen_prompts(texts, chosen.training_prompts).sum())):
+        sys.stderr.write(
+            f"prefroute: warning: the router learnt from {learnt:,} of these {len(texts):,} prompts; it may score "
+            "others differently, so calibrate with prompts that it has not seen\n"
+        )
+    _tell(target, found, told, as_json=as_json)
+
+
+def _check(target: TargetOptions, *, probabilities: bool, strong: str | None, weak: str | None) -> None:
+    if target.strong_rate is None and not target.needs_answers and not probabilities:
+        msg = f"say what to calibrate for: {_TARGETS}, or --probabilities"
+        raise ConfigurationError(msg)
+    if target.strong_rate is not None:
+        from prefroute.calibration import as_strong_rate
+
+        as_strong_rate(target.strong_rate)
+    if (target.needs_answers or probabilities) and (strong is None or weak is None):
+        what = "--quality and --probabilities need" if target.budget is None else "--budget needs"
+        msg = f"{what} --strong and --weak: the columns of both models' qualities, or the models' names in the prices"
+        raise ConfigurationError(msg)
+
+
+def _answers(path: Path, strong: str | None, weak: str | None, columns: ColumnOptions, *, quality: bool) -> Benchmark:
+    """Prompts with what is known of both models' answers."""
+    from prefroute.evaluation.benchmarks import Benchmark
+
+    pair = ModelPair(strong=(strong or "").strip(), weak=(weak or "").strip())
+    if quality or columns.numbers:
+        return read_data([path], pair, columns, progress=shows_progress())
+    import numpy as np
+
+    texts = read_prompt_file(path, columns.prompt_column, turn=columns.turn)
+    # Costs alone are asked for; nothing is known of quality.
+    nothing = np.zeros(len(texts))
+    return Benchmark(name=path.name, pair=pair, prompts=tuple(texts), strong=nothing, weak=nothing)
+
+
+def _with_probabilities(router: Router, benchmark: Benchmark, seed: int) -> tuple[Router, dict[str, Any]]:
+    from prefroute.data import seen_prompts
+    from prefroute.evaluation.reliability import outcomes_of
+    from prefroute.routers.calibrated import CalibratedRouter
+
+    if router.training_prompts is not None:
+        benchmark = benchmark.rows(_left(~seen_prompts(benchmark.prompts, router.training_prompts)))
+    made, fitted = CalibratedRouter.fit(router, benchmark.prompts, outcomes_of(benchmark.gains), seed=seed)
+    return made, fitted.as_dict()
+
+
+def _left(rows: Any) -> Any:
+    if not rows.any():
+        msg = "the router learnt from every one of these prompts; probabilities need prompts that it did not learn from"
+        raise DataError(msg)
+    return rows
+
+
+def _rank(
+    target: TargetOptions, scores: NDArray[np.float64], benchmark: Benchmark, prices: PriceOptions
+) -> tuple[int | None, dict[str, Any]]:
+    """How many of the prompts go strong, and what that reaches; None where a rate says it."""
+    from prefroute.targets import rank_for_budget, rank_for_quality
+
+    if target.quality is not None:
+        kept = rank_for_quality(scores, benchmark.strong, benchmark.weak, target.quality)
+        return kept.rank, {"quality": kept.quality, "quality_low": kept.quality_low}
+    if target.budget is None:
+        return None, {}
+    costs = prices.costs(benchmark)
+    if costs.strong is None or costs.weak is None:
+        unknown = [name for name, column in zip(("strong", "weak"), costs, strict=True) if column is None]
+        msg = (
+            f"what the {' and the '.join(unknown)} model costs is not known; give --prices with its name as --strong "
+            "or --weak, and --input-tokens and --output-tokens, or columns of tokens or costs"
+        )
+        raise DataError(msg)
+    paid = rank_for_budget(scores, costs.strong, costs.weak, target.budget / 1000.0)
+    return paid.rank, {"cost": paid.cost}
+
+
+def _threshold(
+    target: TargetOptions, calibration: Calibration, rank: int | None, next_prompts: int | None
+) -> CalibratedThreshold | None:
+    if rank is not None:
+        return calibration.at_rank(rank, next_prompts=next_prompts)
+    if target.strong_rate is not None:
+        return calibration.threshold_for(target.strong_rate, next_prompts=next_prompts)
+    return None
+
+
+def _save(router: Router, name: str, output: Path | None, *, whole: bool) -> str | None:
+    """Write the calibration where the router lies, or the whole router to another folder."""
+    in_place = Path(name).is_dir() and (output is None or output.resolve() == Path(name).resolve())
+    if in_place and not whole:
+        save_calibration(router, name)
+        return name
+    place = Path(name) if in_place else output
+    if place is None:
+        return None
+    router.save_pretrained(place)
+    return str(place)
+
+
+def _tell(target: TargetOptions, found: CalibratedThreshold | None, told: dict[str, Any], *, as_json: bool) -> None:
+    for warning in _warnings(target, found, told):
+        sys.stderr.write(f"prefroute: warning: {printable(warning)}\n")
+    if as_json:
+        typer.echo(json.dumps(told, allow_nan=False))
+        return
+    if found is not None:
+        rate = f"about {found.strong_rate:.1%} strong calls on traffic like these {found.n:,} prompts"
+        show(f"threshold {found.threshold:.6g}: {rate}")
+        show(f"95 % of the time {found.low:.1%} to {found.high:.1%} of the next {found.next_prompts:,}")
+    if "quality" in told:
+        kept = f"keeps {told['quality']:.1%} of the strong model's quality on these prompts"
+        show(f"{kept}; with 95 % confidence at least {told['quality_low']:.1%} on traffic like them")
+    if "cost" in told:
+        show(f"1,000 requests cost {a_thousand(told['cost'])}, without what the router itself costs")
+    if "probabilities" in told:
+        item = told["probabilities"]
+        errors = f"{item['ece_before']:.3f} before, {item['ece_after']:.3f} after"
+        show(f"probabilities: {item['method']}; expected calibration error {errors}")
+    if told["saved"] is not None:
+        show(f"saved     {told['saved']}")
+
+
+def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: dict[str, Any]) -> list[str]:
+    from prefroute.calibration import WITHIN, prompts_needed
+
+    warnings = []
+    if told["saved"] is None:
+        warnings.append("nothing is saved: this router has no folder of yours; name one with --output")
+    if found is None:
+        return warnings
+    if target.strong_rate is not None and found.tied:
+        warnings.append(
+            f"{found.tied:,} prompts share the score where {target.strong_rate:.1%} would be cut; prompts of one score "
+            f"go the same way, so the rate is {found.sample_rate:.1%} here"
+        )
+    if max(found.high - found.strong_rate, found.strong_rate - found.low) > WITHIN:
+        needed = prompts_needed(found.strong_rate)
+        if needed > found.n:
+            warnings.append(
+                f"{found.n:,} prompts leave the rate open from {found.low:.1%} to {found.high:.1%}; to be within "
+                f"{WITHIN:.0%} takes about {needed:,}"
+            )
+    return warnings
