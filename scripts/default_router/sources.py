@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefroute.bradley_terry import fit_bradley_terry, win_matrix
 from prefroute.data import (
     ResponseTable,
     consistent_votes,
+    pool_by_strength,
     prompt_key,
     read_battles,
     read_judgements,
@@ -137,17 +137,15 @@ def _golden(name: str, paths: list[Path], folder: Path) -> Source:
 
 def _from_votes(name: str, battles: Battles) -> Source:
     """Orient each vote from the abler model to the less able one and average by prompt."""
-    models = battles.model_a, battles.model_b
-    ability = fit_bradley_terry(win_matrix(*models, battles.outcomes, None, len(battles.models)), ridge=RIDGE)
-    gaps = ability[battles.model_a] - ability[battles.model_b]
+    pooled = pool_by_strength(battles, PAIR, min_win=MIN_EXPECTED_WIN, ridge=RIDGE)
     scores: dict[str, list[float]] = defaultdict(list)
     texts: dict[str, str] = {}
-    for vote, gap in zip(battles, gaps.tolist(), strict=True):
-        if 1.0 / (1.0 + np.exp(-abs(gap))) < MIN_EXPECTED_WIN or not vote.prompt.strip():
+    for vote in pooled:
+        if not vote.prompt.strip():
             continue
         key = prompt_key(vote.prompt)
         texts.setdefault(key, vote.prompt)
-        scores[key].append(vote.outcome if gap > 0 else 1.0 - vote.outcome)
+        scores[key].append(vote.outcome if vote.model_a == PAIR.strong else 1.0 - vote.outcome)
     keys = sorted(scores)
     outcomes = np.array([np.mean(scores[key]) for key in keys])
     return Source(name, [texts[key] for key in keys], 2.0 * outcomes - 1.0, outcomes)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from default_router.candidates import SEED, Candidate, Scorer, Table
-from default_router.metrics import interval
+from default_router.metrics import draw_counts, interval
 from default_router.sources import Source, without_choices
 from prefroute.data import prompt_groups
-from prefroute.evaluation import apgr, draw_counts, resampled_apgr
+from prefroute.evaluation import apgr, resampled_apgr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -114,7 +114,7 @@ def draw_counts(n: int, resamples: int, seed: int, groups: NDArray[np.int64] | N
 def resample(
     scores: NDArray[np.float64],
     gains: NDArray[np.float64],
-    draws: NDArray[np.int16],
+    draws: NDArray[np.integer[Any]],
     *,
     levels: Sequence[float] = (),
     shares: Sequence[float] | NDArray[np.float64] = (),
@@ -173,7 +173,7 @@ def resample(
 
 
 def resampled_apgr(
-    scores: NDArray[np.float64], gains: NDArray[np.float64], draws: NDArray[np.int16]
+    scores: NDArray[np.float64], gains: NDArray[np.float64], draws: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
     """`apgr` on each resample of the prompts.
 
