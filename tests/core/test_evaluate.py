@@ -11,7 +11,8 @@ from prefroute.data import Battles, prompt_hashes
 from prefroute.errors import ConfigurationError, RouterError
 from prefroute.evaluation import apgr
 from prefroute.evaluation.benchmarks import Benchmark
-from prefroute.evaluation.evaluate import Evaluation, evaluate, evaluate_scores
+from prefroute.evaluation.evaluate import evaluate, evaluate_scores
+from prefroute.evaluation.results import Evaluation
 from prefroute.routers.baselines import PromptLengthRouter
 from prefroute.routers.knn import KNNRouter
 from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
@@ -191,8 +192,16 @@ def test_scores_that_are_there_already_are_measured_where_they_are_numbers() -> 
     found = evaluate_scores({"mine": scores}, table, resamples=50)
     assert found.results["mine"].n_used == 30
     assert list(found.results) == ["mine", "oracle"]
+    assert found.results["mine"].n_overlap is None
+    held_out = evaluate_scores({"mine": scores, "random": scores}, table, held_out=True, resamples=50)
+    assert held_out.results["mine"].n_overlap == 0
+    assert len(held_out.comparisons) == 1  # a router that is only called random is compared like any other
     with pytest.raises(ConfigurationError, match=r"scores of 'mine' must be of shape \(50,\)"):
         evaluate_scores({"mine": scores[:3]}, table)
+    with pytest.raises(ConfigurationError, match="scores of 'mine' must be finite, or NaN"):
+        evaluate_scores({"mine": np.full(50, np.inf)}, table)
+    with pytest.raises(ConfigurationError, match="'oracle' is the name"):
+        evaluate_scores({"oracle": scores}, table)
 
 
 def test_what_fails_is_named() -> None:

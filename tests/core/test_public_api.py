@@ -54,7 +54,17 @@ FRAMEWORKS = {
     "llamaindex_router": "llama_index.core",
 }
 HEAVY = [
-    *("torch", "transformers", "sentence_transformers", "openai", "pandas", "pyarrow", "matplotlib", "sklearn"),
+    *(
+        "torch",
+        "transformers",
+        "sentence_transformers",
+        "openai",
+        "pandas",
+        "pyarrow",
+        "matplotlib",
+        "jinja2",
+        "sklearn",
+    ),
     *("model2vec", "typer", "rich"),
 ]
 

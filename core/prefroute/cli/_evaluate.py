@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prefroute.costs import Savings
     from prefroute.data import Battles
     from prefroute.evaluation.benchmarks import Benchmark
-    from prefroute.evaluation.evaluate import Evaluation, RouterResult
+    from prefroute.evaluation.results import Evaluation, RouterResult
     from prefroute.router import Router
 
 _FEW = 300

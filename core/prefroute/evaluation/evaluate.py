@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,24 +24,22 @@ from prefroute.evaluation.published import apgr_published, cpt_published, publis
 from prefroute.evaluation.reliability import expected_calibration_error, outcomes_of
 from prefroute.evaluation.resampling import (
     RESAMPLES,
-    Comparison,
-    Interval,
-    Resampled,
-    Verdict,
     compare,
     draw_counts,
     interval,
     random_control,
     resample,
 )
+from prefroute.evaluation.results import GRID, ORACLE, Evaluation, Figures, PairedComparison, RouterResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from prefroute.data import Battles
     from prefroute.evaluation.benchmarks import Benchmark
+    from prefroute.evaluation.resampling import Interval, Resampled
     from prefroute.router import Router
 
 LEVELS = (0.5, 0.8)
@@ -50,175 +47,6 @@ LEVELS = (0.5, 0.8)
 
 SHARES = tuple(round(step / 10, 1) for step in range(1, 10))
 """Shares of strong calls that quality is told at."""
-
-GRID = np.linspace(0.0, 1.0, 101)
-"""Shares of strong calls at which the bands of the curves are known."""
-
-ORACLE = "oracle"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What one router does on the rows it is measured on. NaN where a figure is not defined.
-
-    Attributes:
-        quality_weak: Mean quality of the weak model.
-        quality_strong: Mean quality of the strong model.
-        apgr: Average performance gap recovered, exact; 0.5 is chance.
-        apgr_low: Lower end of its 95 % bootstrap interval over the prompts.
-        apgr_high: Upper end.
-        apgr_published: By the published 11 points.
-        cpt50: Share of strong calls that recovers half of the gap, exact.
-        cpt50_low: Lower end of its interval.
-        cpt50_high: Upper end.
-        cpt50_published: By the published 11 points.
-        cpt80: Share of strong calls that recovers 80 % of the gap, exact.
-        cpt80_low: Lower end of its interval.
-        cpt80_high: Upper end.
-        cpt80_published: By the published 11 points.
-        quality_at: Mean quality by share of strong calls.
-        average_quality: Mean quality over all shares of strong calls (AUC of the published code).
-        roc_auc: Chance that a prompt which the strong model answers better outscores one which it does not.
-        ece: Expected calibration error of the scores as P(strong wins); NaN for scores that are no chances.
-        better_than_random: Whether it beats a coin that calls the strong model as often.
-        random_low: Lower end of the 95 % range of that coin's APGR.
-        random_high: Upper end.
-        random_p_value: Of the test against the coin.
-    """
-
-    quality_weak: float
-    quality_strong: float
-    apgr: float
-    apgr_low: float
-    apgr_high: float
-    apgr_published: float
-    cpt50: float
-    cpt50_low: float
-    cpt50_high: float
-    cpt50_published: float
-    cpt80: float
-    cpt80_low: float
-    cpt80_high: float
-    cpt80_published: float
-    quality_at: dict[str, float]
-    average_quality: float
-    roc_auc: float
-    ece: float
-    better_than_random: Verdict
-    random_low: float
-    random_high: float
-    random_p_value: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class RouterResult:
-    """One router on one benchmark.
-
-    Attributes:
-        name: Of the router.
-        is_baseline: Whether it is one of those that stand beside every router.
-        scores: Of all rows, shape (n,).
-        used: Rows it is measured on, shape (n,).
-        n_overlap: Rows whose prompt it learnt from; None where that is not known.
-        seconds: Time to score all rows.
-        threshold: The router's own; None where it has none.
-        strong_rate: Share of strong calls at its threshold, on the rows used.
-        quality: Mean quality at its threshold.
-        figures: What it does; None where no row is left.
-        band: Lower and upper end of the 95 % band of mean quality at `GRID`, shape (2, 101); None likewise.
-        resampled: The figures on each resample; None likewise.
-    """
-
-    name: str
-    is_baseline: bool
-    scores: NDArray[np.float64]
-    used: NDArray[np.bool_]
-    n_overlap: int | None
-    seconds: float
-    threshold: float | None = None
-    strong_rate: float | None = None
-    quality: float | None = None
-    figures: Figures | None = None
-    band: NDArray[np.float64] | None = None
-    resampled: Resampled | None = None
-
-    @property
-    def n_used(self) -> int:
-        """Rows it is measured on."""
-        return int(np.count_nonzero(self.used))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures, JSON-safe: what is not defined is None."""
-        names = [item.name for item in fields(Figures)]
-        found = {name: None if self.figures is None else _plain(getattr(self.figures, name)) for name in names}
-        found["better_than_random"] = found["better_than_random"] or "cannot tell"
-        own = {
-            "n_used": self.n_used,
-            "n_overlap": self.n_overlap,
-            "seconds": self.seconds,
-            "baseline": self.is_baseline,
-            "threshold": self.threshold,
-            "strong_rate_at_threshold": self.strong_rate,
-            "quality_at_threshold": self.quality,
-        }
-        return found | own
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedComparison:
-    """Two routers on the rows that neither learnt from.
-
-    Attributes:
-        first: Name of one.
-        second: Name of the other.
-        n: Rows.
-        result: The comparison.
-    """
-
-    first: str
-    second: str
-    n: int
-    result: Comparison
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures, JSON-safe."""
-        figures = {name: _plain(value) for name, value in self.result._asdict().items()}
-        return {"first": self.first, "second": self.second, "n": self.n, **figures}
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Evaluation:
-    """All routers on one benchmark.
-
-    Attributes:
-        benchmark: The rows.
-        results: By name of the router, in the order asked for, then the baselines.
-        comparisons: Of every two routers but the oracle and the coin.
-        resamples: Of the bootstrap.
-        seed: Of whatever was drawn.
-        kept_overlap: Whether rows that routers learnt from were kept.
-    """
-
-    benchmark: Benchmark
-    results: dict[str, RouterResult]
-    comparisons: list[PairedComparison] = field(default_factory=list)
-    resamples: int = RESAMPLES
-    seed: int = 0
-    kept_overlap: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """The figures, JSON-safe: `n`, `routers` by name, and the comparisons."""
-        return {
-            "benchmark": self.benchmark.name,
-            "pair": {"strong": self.benchmark.pair.strong, "weak": self.benchmark.pair.weak},
-            "n": len(self.benchmark),
-            "n_contaminated": self.benchmark.removed,
-            "overlap": "kept" if self.kept_overlap else "excluded",
-            "resamples": self.resamples,
-            "seed": self.seed,
-            "routers": {name: result.as_dict() for name, result in self.results.items()},
-            "comparisons": [item.as_dict() for item in self.comparisons],
-        }
 
 
 def baselines(
@@ -280,12 +108,7 @@ def evaluate(
         ConfigurationError: `resamples` is not a positive number, or a router is called oracle.
         DataError: The baselines cannot be fitted on the training data.
     """
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
-        msg = f"resamples must be a positive number, got {resamples!r}"
-        raise ConfigurationError(msg)
-    if ORACLE in routers:
-        msg = f"{ORACLE!r} is the name of the router that knows both answers; call yours something else"
-        raise ConfigurationError(msg)
+    _check(routers, resamples)
     standing = baselines(benchmark, training, seed=seed, progress=progress)
     everyone = {**routers, **{name: router for name, router in standing.items() if name not in routers}}
     bench = _Bench(benchmark, resamples, seed)
@@ -314,6 +137,7 @@ def evaluate_scores(
     scores: Mapping[str, NDArray[np.float64]],
     benchmark: Benchmark,
     *,
+    held_out: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
@@ -322,6 +146,7 @@ def evaluate_scores(
     Args:
         scores: Of each router, shape (n,), by its name; NaN for a row that it is not to be measured on.
         benchmark: The rows.
+        held_out: Whether each score was made without the label of its row, as by cross-fitting.
         resamples: Of the bootstrap.
         seed: Of whatever is drawn.
 
@@ -329,8 +154,10 @@ def evaluate_scores(
         The figures of each.
 
     Raises:
-        ConfigurationError: Scores are not one number a row.
+        ConfigurationError: Scores are not one finite number a row, a router is called oracle, or `resamples` is not a
+            positive number.
     """
+    _check(scores, resamples)
     bench = _Bench(benchmark, resamples, seed)
     results = {}
     for name, given in scores.items():
@@ -338,9 +165,18 @@ def evaluate_scores(
         if array.shape != (len(benchmark),):
             msg = f"scores of {name!r} must be of shape ({len(benchmark)},), got {array.shape}"
             raise ConfigurationError(msg)
-        used = ~np.isnan(array)
+        if np.isinf(array).any():
+            msg = f"scores of {name!r} must be finite, or NaN where a row is not to be measured"
+            raise ConfigurationError(msg)
         results[name] = bench.measure(
-            RouterResult(name=name, is_baseline=False, scores=array, used=used, n_overlap=None, seconds=0.0)
+            RouterResult(
+                name=name,
+                is_baseline=False,
+                scores=array,
+                used=~np.isnan(array),
+                n_overlap=0 if held_out else None,
+                seconds=0.0,
+            )
         )
     return bench.concluded(results, keep_overlap=False)
 
@@ -434,7 +270,7 @@ class _Bench:
         return Evaluation(
             benchmark=self.benchmark,
             results={**results, ORACLE: self.measure(oracle)},
-            comparisons=self._comparisons([result for name, result in results.items() if name != "random"]),
+            comparisons=self._comparisons([result for result in results.values() if not _is_coin(result)]),
             resamples=self.resamples,
             seed=self.seed,
             kept_overlap=keep_overlap,
@@ -463,6 +299,15 @@ class _Bench:
         return PairedComparison(first=first.name, second=second.name, n=int(both.sum()), result=comparison)
 
 
+def _check(names: Iterable[str], resamples: int) -> None:
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
+        msg = f"resamples must be a positive number, got {resamples!r}"
+        raise ConfigurationError(msg)
+    if ORACLE in names:
+        msg = f"{ORACLE!r} is the name of the router that knows both answers; call yours something else"
+        raise ConfigurationError(msg)
+
+
 def _cpts(scores: NDArray[np.float64], gains: NDArray[np.float64], levels: Mapping[float, Interval]) -> dict[str, Any]:
     found: dict[str, float] = {}
     for level, ends in levels.items():
@@ -479,16 +324,14 @@ def _are_chances(scores: NDArray[np.float64]) -> bool:
     return bool(((scores >= 0.0) & (scores <= 1.0)).all())
 
 
+def _is_coin(result: RouterResult) -> bool:
+    """Whether it is the coin that stands beside every router; the control says all about it."""
+    return result.is_baseline and result.name == "random"
+
+
 def _overlap(router: Router, benchmark: Benchmark) -> NDArray[np.bool_] | None:
     if router.training_prompts is None:
         return None
     from prefroute.data import seen_prompts
 
     return seen_prompts(benchmark.prompts, router.training_prompts)
-
-
-def _plain(value: Any) -> Any:
-    """A figure as JSON knows it."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

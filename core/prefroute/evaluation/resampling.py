@@ -286,7 +286,7 @@ def compare(first: Resampled, second: Resampled, difference: float) -> Compariso
     # The test is on gains, so that draws without a gap need not be left out.
     ahead = first.areas - second.areas
     beyond = min(np.count_nonzero(ahead <= 0), np.count_nonzero(ahead >= 0))
-    p_value = min(1.0, 2.0 * (1.0 + beyond) / (1.0 + len(ahead)))
+    p_value = min(1.0, 2.0 * (1.0 + float(beyond)) / (1.0 + len(ahead)))
     return Comparison(difference, *interval(first.apgrs - second.apgrs), p_value)
 
 

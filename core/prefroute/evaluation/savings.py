@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prefroute.costs import Price
     from prefroute.evaluation.benchmarks import Benchmark
-    from prefroute.evaluation.evaluate import Evaluation, RouterResult
+    from prefroute.evaluation.results import Evaluation, RouterResult
 
 LEVELS = {"cpt50": 0.5, "cpt80": 0.8}
 
