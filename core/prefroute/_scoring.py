@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prefroute._progress import tracked
-from prefroute.errors import RouterError, ScoreError
+from prefroute.errors import PrefrouteError, RouterError, ScoreError
 from prefroute.inputs import as_prompts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CHUNK = 1024
 """Prompts scored between two steps of the progress bar."""
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """How far outside [0, 1] a score may lie: a float32 softmax can add up to a little more than 1."""
 
 
@@ -50,12 +50,13 @@ def score_prompts(
         try:
             found = np.asarray(router.win_probability(list(part)), dtype=np.float64)
         except Exception as error:
-            msg = f"{where} failed: {type(error).__name__}: {error}"
+            # Only prefroute's own words: another exception's text may quote a prompt or a key. It is the cause.
+            msg = f"{where} failed: {error if isinstance(error, PrefrouteError) else type(error).__name__}"
             raise RouterError(msg) from error
         if found.shape != (len(part),):
             msg = f"{where} gave scores of shape {found.shape}, wanted one a prompt"
             raise ScoreError(msg)
-        near = (found >= -_ROUNDING) & (found <= 1.0 + _ROUNDING)
+        near = (found >= -ROUNDING) & (found <= 1.0 + ROUNDING)
         if not near.all():
             msg = f"{where} gave {found[int(np.argmin(near))]}, wanted a probability in [0, 1]"
             raise ScoreError(msg)

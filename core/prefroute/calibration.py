@@ -44,6 +44,7 @@ WITHIN = 0.05
 """How near to the wanted rate a user would expect to land, when told how many prompts that takes."""
 
 _MOST_NEXT = 10_000_000
+_MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +171,14 @@ class Calibration:
 
         Returns:
             The threshold and its interval.
+
+        Raises:
+            ConfigurationError: The rank is not from 0 to n, or would cut scores that are equal.
         """
         n = len(self)
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= n:
+            msg = f"rank must be a number of prompts from 0 to {n}, got {rank!r}"
+            raise ConfigurationError(msg)
         strong, weak = self.scores[n - rank :], self.scores[: n - rank]
         upper = float(strong[0]) if rank else 1.0
         lower = float(weak[-1]) if rank < n else 0.0
@@ -218,7 +225,7 @@ def as_strong_rate(value: object) -> float:
     """
     rate = finite_or_none(value)
     if rate is None or not 0.0 <= rate <= 1.0:
-        hint = f"; for {rate:g} % pass {rate / 100:g}" if rate is not None and 1.0 < rate <= 100.0 else ""  # noqa: PLR2004 - percent
+        hint = f"; for {rate:g} % pass {rate / 100:g}" if rate is not None and 2.0 <= rate <= 100.0 else ""  # noqa: PLR2004 - percent
         msg = f"strong_rate must be a share of strong calls in [0, 1], got {value!r}{hint}"
         raise ConfigurationError(msg)
     return rate
@@ -232,8 +239,14 @@ def fewest_prompts(strong_rate: float) -> int:
 
     Returns:
         The number, 1 or more.
+
+    Raises:
+        ConfigurationError: The rate is so near to 0 or 1 that no sample could tell it from these.
     """
     smaller = min(strong_rate, 1.0 - strong_rate)
+    if 0.0 < smaller < 1.0 / _MOST_NEXT:
+        msg = f"a strong-call rate between 0 and 1 must be at least {1 / _MOST_NEXT:g} from both, got {strong_rate!r}"
+        raise ConfigurationError(msg)
     return max(1, math.ceil(1.0 / smaller - 1e-9) - 1) if smaller > 0 else 1
 
 
@@ -246,7 +259,13 @@ def prompts_needed(strong_rate: float, within: float = WITHIN) -> int:
 
     Returns:
         The number, to a twentieth: both the sample and what is to come vary.
+
+    Raises:
+        ConfigurationError: `within` is not above 0, or as `fewest_prompts`.
     """
+    if not within > 0.0:
+        msg = f"within must be a distance above 0, got {within!r}"
+        raise ConfigurationError(msg)
     half_width = 1.959964
     spread = 2.0 * strong_rate * (1.0 - strong_rate) * (half_width / within) ** 2
     n = max(fewest_prompts(strong_rate), math.ceil(spread))
@@ -271,6 +290,8 @@ def share_interval(rank: int, n: int, next_prompts: int) -> tuple[float, float]:
         Both ends; see the module.
     """
     tail = (1.0 - CONFIDENCE) / 2.0
+    # Of more prompts the share hardly varies less, and so the interval errs on the wide side.
+    next_prompts = min(next_prompts, _MOST_COUNTED)
     low = _beta_binomial_quantile(tail, rank, n + 1 - rank, next_prompts, upper=False)
     return low, _beta_binomial_quantile(tail, rank + 1, n - rank, next_prompts, upper=True)
 

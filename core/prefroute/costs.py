@@ -64,7 +64,14 @@ class Price:
 
         Returns:
             US dollars; None if tokens were used whose price is not known.
+
+        Raises:
+            ConfigurationError: Numbers of tokens that cannot be.
         """
+        if not 0.0 <= cached_tokens <= input_tokens or output_tokens < 0:
+            given = f"{input_tokens} in, {output_tokens} out, {cached_tokens} cached"
+            msg = f"tokens must be 0 or more, and cached ones are among the input; got {given}"
+            raise ConfigurationError(msg)
         used = {"input": input_tokens - cached_tokens, "cached_input": cached_tokens, "output": output_tokens}
         total = 0.0
         for kind, tokens in used.items():
@@ -105,7 +112,7 @@ class Prices(Mapping[str, Price | None]):
         """
         try:
             table = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             msg = f"{path} cannot be read as prices: {error}"
             raise DataError(msg) from error
         if not isinstance(table, dict):
@@ -145,7 +152,8 @@ class Prices(Mapping[str, Price | None]):
 class Savings:
     """What a request costs on average at one share of strong calls, in US dollars, and what that saves.
 
-    Savings are signed: below 0 routing costs more. None where a price is not known.
+    Savings are signed: below 0 routing costs more. None where a price is not known, and for what compares with random
+    routing where no random routing is as good, or as bad.
 
     Attributes:
         strong_rate: Share of strong calls.
@@ -198,7 +206,9 @@ def savings(
     """
     both = None if strong_cost is None or weak_cost is None else (strong_cost, weak_cost)
     routed = cost if cost is not None else _blend(both, strong_rate)
-    random = _blend(both, random_rate)
+    # A quality above both models', or below both, is none that random routing reaches.
+    reached = 0.0 <= random_rate <= 1.0
+    random = _blend(both, random_rate) if reached else None
     net = None if routed is None or router_cost is None else routed + router_cost
     return Savings(
         strong_rate=strong_rate,
@@ -208,7 +218,7 @@ def savings(
         random=random,
         saved_against_strong=None if strong_cost is None or net is None else strong_cost - net,
         saved_against_random=None if random is None or net is None else random - net,
-        call_ratio=random_rate / strong_rate if strong_rate else None,
+        call_ratio=random_rate / strong_rate if strong_rate and reached else None,
         cost_ratio=random / net if random is not None and net else None,
     )
 

@@ -349,11 +349,16 @@ def _write_calibration(folder: Path, calibration: Calibration) -> Path:
 def _move(staging: Path, folder: Path) -> None:
     files = [file.relative_to(staging) for file in staging.rglob("*") if file.is_file()]
     replaced = _saved_files(folder)
-    for file in sorted(files, key=lambda file: file == Path(CONFIG_FILE)):
+    # Whatever stands in the way is found before the first file of the router before is replaced.
+    for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         if not _is_within(folder / file, folder):
             msg = f"{folder / file.parent} leads out of {folder}; remove that link, or save to another folder"
             raise PersistenceError(msg)
+        if (folder / file).is_dir():
+            msg = f"{folder / file} is a folder, where a file is to be written; remove it, or save to another folder"
+            raise PersistenceError(msg)
+    for file in sorted(files, key=lambda file: file == Path(CONFIG_FILE)):
         (staging / file).replace(folder / file)
     # What only the router before had; it may be large. The deepest first, so that empty folders go too.
     stale = replaced - {file.as_posix() for file in files}
@@ -574,6 +579,13 @@ def imported(place: str) -> Any:
     """What stands at `module:name`; the module is imported only now."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def own_folder(name_or_path: str | Path) -> Path | None:
+    """The local folder that `load_router` reads for a name; None for the bundled router, a baseline and the hub."""
+    if name_or_path == "default" or not Path(name_or_path).is_dir():
+        return None
+    return Path(name_or_path)
 
 
 def _locate(name_or_path: str | Path | None) -> Path:

@@ -1,7 +1,7 @@
 """Scores made to mean what they say: Platt scaling or isotonic regression, chosen on held-out prompts.
 
 Fitted by scikit-learn, served by numpy. The map rises strictly, so it changes no ranking, and no decision once the
-threshold is mapped too.
+threshold is mapped too; scores less than some 1e-12 apart may become equal.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ FEWEST = 50
 _FOLDS = 5
 _OWN_SHARE = 1e-3
 """Share of the score itself in the mapped one: isotonic regression alone would make ties of neighbours."""
+
+_HALVINGS = 60
 
 _EDGE = 1e-6
 _SLOPES = 1e6  # C of scikit-learn: two numbers need no shrinking, and separable scores must stay finite.
@@ -61,8 +63,10 @@ class ProbabilityCalibration:
         if not rising or not (y[0] >= 0.0 and y[-1] <= 1.0 and np.isfinite(x).all()):
             msg = "an isotonic map needs points that rise from left to right, with probabilities in [0, 1]"
             raise ConfigurationError(msg)
-        if self.method not in {"none", "platt", "isotonic"} or not (self.slope > 0 and np.isfinite(self.slope)):
-            msg = f"a map is none, platt with a slope above 0, or isotonic; got {self.method!r}, slope {self.slope!r}"
+        finite = np.isfinite(self.slope) and np.isfinite(self.intercept)
+        if self.method not in {"none", "platt", "isotonic"} or not (finite and self.slope > 0):
+            given = f"{self.method!r}, slope {self.slope!r}, intercept {self.intercept!r}"
+            msg = f"a map is none, platt with a finite intercept and a slope above 0, or isotonic; got {given}"
             raise ConfigurationError(msg)
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
@@ -83,6 +87,23 @@ class ProbabilityCalibration:
             _platt(given, self.slope, self.intercept) if self.method == "platt" else np.interp(given, self.x, self.y)
         )
         return (1.0 - _OWN_SHARE) * mapped + _OWN_SHARE * given
+
+    def inverse(self, mapped: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores that are mapped to given values, by halving: the map rises, and has no simpler inverse.
+
+        Args:
+            mapped: In [0, 1], any shape.
+
+        Returns:
+            Scores in [0, 1], of the same shape.
+        """
+        wanted = np.asarray(mapped, dtype=np.float64)
+        low, high = np.zeros_like(wanted), np.ones_like(wanted)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2.0
+            below = self(middle) < wanted
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return high
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

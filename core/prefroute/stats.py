@@ -126,8 +126,17 @@ class RoutingStats:
         with self._lock:
             return _rate(sum(strong for strong, _ in self._recent), len(self._recent))
 
+    def watch(self, monitor: DriftMonitor | None) -> None:
+        """Watch against another calibration from here on: when a router was calibrated anew while in use, say.
+
+        Args:
+            monitor: The new one; None to watch no more.
+        """
+        with self._lock:
+            self._monitor = monitor
+
     def drift(self) -> DriftReport | None:
-        """Whether scores still are what the router was calibrated with.
+        """Whether scores still are what the router was calibrated with when this was made; see `watch`.
 
         Returns:
             The report; None where there is no calibration to compare with.

@@ -22,12 +22,10 @@ class QualityTarget(NamedTuple):
     Attributes:
         rank: Prompts of the sample that go strong.
         quality: Share of the strong model's mean quality that is kept on the sample.
-        quality_low: With 95 % confidence at least this share is kept.
     """
 
     rank: int
     quality: float
-    quality_low: float
 
 
 class BudgetTarget(NamedTuple):
@@ -50,8 +48,10 @@ def rank_for_quality(
     Thresholds are tested from all strong downwards, each by a one-sided test at 5 % that the mean of (quality of the
     routed answer - wanted share x quality of the strong answer) is not below 0, and the first that fails ends it.
     Tested in a fixed order, thresholds need no correction for their number ("fixed sequence testing", Angelopoulos et
-    al., "Learn then Test", arXiv 2110.01052): with 95 % confidence traffic like the sample keeps the quality. The
-    test is the normal approximation, so it wants some hundreds of prompts.
+    al., "Learn then Test", arXiv 2110.01052): with 95 % confidence traffic like the sample keeps the wanted quality.
+    The test is the normal approximation. Where the weak model has not lost on any prompt yet it would see no variance,
+    and so no risk; therefore 2.7 imagined prompts (the square of the normal's 5 % point, as in the intervals of Agresti
+    and Coull), on which the weak model is worth nothing, stand beside those of the sample.
 
     Args:
         scores: Router scores, shape (n,).
@@ -68,7 +68,7 @@ def rank_for_quality(
     """
     wanted = finite_or_none(quality)
     if wanted is None or not 0.0 < wanted <= 1.0:
-        hint = f"; for {wanted:g} % pass {wanted / 100:g}" if wanted is not None and 1.0 < wanted <= 100.0 else ""  # noqa: PLR2004 - percent
+        hint = f"; for {wanted:g} % pass {wanted / 100:g}" if wanted is not None and 2.0 <= wanted <= 100.0 else ""  # noqa: PLR2004 - percent
         msg = f"quality must be a share of the strong model's quality, above 0 and at most 1; got {quality!r}{hint}"
         raise ConfigurationError(msg)
     ranks, upper, lower = _ranked(scores, strong, weak)
@@ -77,15 +77,18 @@ def rank_for_quality(
         msg = f"the strong model's mean quality is {best:g}; a share of it cannot be kept. Give qualities of 0 or more"
         raise DataError(msg)
     kept = _mixed(upper, lower)
-    means = kept / n - wanted * best
-    squares = _mixed(((1.0 - wanted) * upper) ** 2, (lower - wanted * upper) ** 2)
-    errors = np.sqrt(np.maximum(squares / n - means**2, 0.0) / max(n - 1, 1))
-    # From all strong down. Rounding must not fail the test of what is equal: all strong keeps all of the quality.
-    safe = (means - _ONE_SIDED * errors)[ranks][::-1] >= -1e-12 * best
-    passed = len(safe) if safe.all() else int(np.argmin(safe))
-    rank = int(ranks[::-1][max(passed - 1, 0)])
-    low = wanted + float(means[rank] - _ONE_SIDED * errors[rank]) / best
-    return QualityTarget(rank, float(kept[rank]) / n / best, low)
+    imagined = _ONE_SIDED**2
+    worst = min(float((lower - wanted * upper).min()), -wanted * float(upper.max()))
+    count = n + imagined
+    means = (kept - wanted * best * n + imagined * worst) / count
+    squares = _mixed(((1.0 - wanted) * upper) ** 2, (lower - wanted * upper) ** 2) + imagined * worst**2
+    errors = np.sqrt(np.maximum(squares / count - means**2, 0.0) / count)
+    safe = means - _ONE_SIDED * errors >= 0.0
+    safe[n] = True  # All strong keeps all of the quality, whatever is imagined.
+    downwards = safe[ranks][::-1]
+    passed = len(downwards) if downwards.all() else int(np.argmin(downwards))
+    rank = int(ranks[::-1][passed - 1])
+    return QualityTarget(rank, float(kept[rank]) / n / best)
 
 
 def rank_for_budget(
@@ -114,7 +117,8 @@ def rank_for_budget(
     means = _mixed(upper, lower) / len(upper)
     within = ranks[means[ranks] <= most * (1.0 + 1e-12)]
     if not len(within):
-        msg = f"a request costs ${means[ranks].min():.6g} at the least, above the budget of ${most:.6g}"
+        least, wanted = means[ranks].min() * 1000.0, most * 1000.0
+        msg = f"1,000 requests cost ${least:.6g} at the least, above the budget of ${wanted:.6g}; raise it"
         raise DataError(msg)
     rank = int(within.max())
     return BudgetTarget(rank, float(means[rank]))

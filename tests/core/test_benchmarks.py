@@ -71,6 +71,11 @@ def test_what_is_no_benchmark_is_refused() -> None:
         Benchmark(name="b", pair=PAIR, prompts=(), strong=np.empty(0), weak=np.empty(0))
     with pytest.raises(DataError, match="must be finite, got nan"):
         Benchmark(name="b", pair=PAIR, prompts=("x",), strong=np.array([np.nan]), weak=np.ones(1))
+    with pytest.raises(DataError, match="2 strong and 1 weak qualities"):
+        Benchmark(name="b", pair=PAIR, prompts=("x",), strong=np.ones(2), weak=np.ones(1))
+    for numbers in ({"strong_cost": -np.ones(1)}, {"strong_cost": np.array([np.nan])}, {"paid": np.ones(1)}):
+        with pytest.raises(DataError, match="must be one of strong_cost, weak_cost"):
+            Benchmark(name="b", pair=PAIR, prompts=("x",), strong=np.ones(1), weak=np.ones(1), numbers=numbers)
     with pytest.raises(DataError, match="categories has 2 values for 1 prompts"):
         Benchmark(name="b", pair=PAIR, prompts=("x",), strong=np.ones(1), weak=np.ones(1), categories=("a", "b"))
 

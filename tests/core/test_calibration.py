@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,15 @@ from scipy.stats import betabinom
 
 from prefroute import Router, load_router
 from prefroute.calibration import Calibration, fewest_prompts, prompts_needed, share_interval
+from prefroute.data import Battles
 from prefroute.decider import Decider
 from prefroute.errors import ConfigurationError, DataError, PersistenceError, RouterError, ScoreError
 from prefroute.evaluation import strong_share
 from prefroute.persistence import save_calibration
 from prefroute.routers.baselines import PromptLengthRouter, RandomRouter
+from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
 from prefroute.testing import FixedRouter
+from prefroute.types import ModelPair
 
 DATA = Path(os.environ.get("PREFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared data are not at {DATA}; set PREFROUTE_DATA")
@@ -156,7 +158,7 @@ def test_a_router_that_fails_is_not_calibrated() -> None:
             return np.full(len(prompts), 1.5)
 
     router = Broken()
-    with pytest.raises(RouterError, match=r"router 'Broken' at prompts 0 to 499 failed: OSError: away"):
+    with pytest.raises(RouterError, match=r"router 'Broken' at prompts 0 to 499 failed: OSError$"):
         router.calibrate(PROMPTS, 0.3)
     assert router.calibration is None
     assert router.threshold is None
@@ -264,13 +266,25 @@ def test_a_decider_takes_a_rate_in_place_of_a_threshold() -> None:
         Decider.of(router, strong_rate=80)
 
 
-def test_threads_share_one_calibration() -> None:
-    router = RandomRouter()
-    router.calibrate(PROMPTS, 0.3)
-    found: list[float] = []
-    threads = [threading.Thread(target=lambda: found.append(router.threshold_for(0.4))) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(found)) == 1
+def test_ranks_and_rates_that_cannot_be_are_refused() -> None:
+    calibration = Calibration(np.array([0.2, 0.5, 0.5, 0.9]))
+    for rank in (-1, 5, 1.0, True):
+        with pytest.raises(ConfigurationError, match="rank must be a number of prompts from 0 to 4"):
+            calibration.at_rank(rank)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"rank 2 would cut scores that are equal \(0\.5\)"):
+        calibration.at_rank(2)
+    for rate in (1e-320, 1e-300, 1 - 1e-16):
+        with pytest.raises(ConfigurationError, match="must be at least 1e-07 from both"):
+            calibration.threshold_for(rate)
+    with pytest.raises(ConfigurationError, match="within must be a distance above 0"):
+        prompts_needed(0.3, 0.0)
+
+
+def test_battles_that_are_added_end_a_calibration(golden: Battles, caplog: pytest.LogCaptureFixture) -> None:
+    router = SimilarityWeightedRouter.fit(golden, pair=ModelPair("big", "small"))
+    router.calibrate(PROMPTS[:50], 0.3)
+    threshold = router.threshold
+    router.add(golden.map_prompts(lambda text: text + " Again."))
+    assert router.calibration is None
+    assert router.threshold == threshold
+    assert "calibrate again" in caplog.text

@@ -124,6 +124,8 @@ def test_costs_are_told_and_unknown_ones_too(run: Run, data: Path, trained: Path
     prices = tmp_path / "prices.json"
     prices.write_text(json.dumps({"big": {"input": 10, "output": 30}, "small": {"input": 1, "output": 2}}))
     arguments = ("evaluate", str(trained), "--data", str(data), *SIDES, "--resamples", "20")
+    _, _, err = run(*arguments, "--prices", str(prices))
+    assert "what big and small costs is not known; it takes a price of that name" in err
     tokens = ("--prices", str(prices), "--input-tokens", "100", "--output-tokens", "200")
     _, out, _ = run(*arguments, *tokens, "--router-cost", "0.0001")
     assert "mine, cpt50: costs $" in out
@@ -165,6 +167,9 @@ def test_a_report_is_written(run: Run, data: Path, trained: Path, tmp_path: Path
         (("random", "--prompt-column", "question"), "no column 'question'"),
         (("random", "--json", "no/where/out.json"), "--json: there is no folder"),
         (("random", "--prices", "labels.csv"), "cannot be read as prices"),
+        (("random", "--router-cost", "inf"), "--router-cost must be US dollars a request, got inf"),
+        (("random", "--resamples", "1000000000"), "less than or equal to 100000"),
+        (("random", "--exclude", "labels.csv"), "leaves none of the 400 prompts"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -267,10 +272,12 @@ def test_a_quality_is_kept(run: Run, data: Path) -> None:
     scores = PromptLengthRouter().win_probability([row["prompt"] for row in table])
     kept = np.where(scores >= told["threshold"], 1, [row["small"] for row in table]).mean()
     assert kept == pytest.approx(told["quality"])
-    assert told["quality"] >= told["quality_low"] >= 0.8
+    assert told["quality"] >= told["quality_wanted"] == 0.8
     assert told["strong_rate"] < 0.7
     _, out, _ = run("calibrate", "prompt-length", "--prompts", str(data), "--quality", "0.8", *SIDES)
-    assert "with 95 % confidence at least" in out
+    assert "with 95 % confidence at least 80.0%" in out
+    everything = calibrated(run, "prompt-length", "--prompts", str(data), "--quality", "1", *SIDES)
+    assert (everything["threshold"], everything["low"], everything["strong_rate"]) == (0.0, 1.0, 1.0)
 
 
 def test_a_budget_is_kept(run: Run, data: Path, tmp_path: Path) -> None:
@@ -286,7 +293,7 @@ def test_a_budget_is_kept(run: Run, data: Path, tmp_path: Path) -> None:
     assert status == 1
     assert "what the strong and the weak model costs is not known; give --prices" in err
     status, _, err = run("calibrate", *arguments[:-1], "0.1", *names, "--prices", str(prices), *tokens)
-    assert "a request costs $0.0005 at the least, above the budget of $0.0001" in err
+    assert "1,000 requests cost $0.5 at the least, above the budget of $0.1" in err
 
 
 def test_probabilities_are_mapped_and_decisions_stay(run: Run, data: Path, trained: Path) -> None:
@@ -308,15 +315,99 @@ def routes(router: Router, prompts: list[str]) -> list[str]:
     return [decision.route for decision in router.route_batch(prompts)]
 
 
+def test_a_quality_is_kept_on_prompts_that_the_router_did_not_learn_from(
+    run: Run, data: Path, trained: Path, tmp_path: Path
+) -> None:
+    both = write(tmp_path / "both.csv", [*rows(seed=1)[:100], *rows()])
+    status, out, err = run("calibrate", str(trained), "--prompts", str(both), "--quality", "0.8", *SIDES, "--json")
+    assert status == 0
+    assert json.loads(out)["n"] == 400
+    assert "the router learnt from 100 prompts; they are left out" in err
+    only = write(tmp_path / "only.csv", rows(seed=1))
+    status, _, err = run("calibrate", str(trained), "--prompts", str(only), "--quality", "0.8", *SIDES)
+    assert status == 1
+    assert "the router learnt from every one of these prompts" in err
+
+
+def test_probabilities_alone_keep_the_rate_that_was_calibrated(
+    run: Run, data: Path, trained: Path, tmp_path: Path
+) -> None:
+    sample = write(tmp_path / "sample.csv", rows(200, seed=9))
+    asked = [row["prompt"] for row in rows(200, seed=9)]
+    for rate in ("0.5", "0.1"):
+        calibrated(run, str(trained), "--prompts", str(sample), "--strong-rate", rate)
+        before = routes(load_router(trained), asked)
+        calibrated(run, str(trained), "--prompts", str(data), "--probabilities", *SIDES)
+        loaded = load_router(trained)
+        assert routes(loaded, asked) == before
+        assert loaded.calibration is not None
+        assert len(loaded.calibration) == 200
+
+
+def test_what_stands_in_the_way_loses_no_router(run: Run, data: Path, trained: Path) -> None:
+    before = load_router(trained).win_probability(["Why?"])
+    (trained / "router").write_text("in the way")
+    status, _, err = run("calibrate", str(trained), "--prompts", str(data), "--probabilities", *SIDES)
+    assert status == 1
+    assert "cannot write the router" in err
+    assert load_router(trained).win_probability(["Why?"]) == before
+
+
+def test_a_folder_called_default_is_not_the_bundled_router(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    PromptLengthRouter(slope=3.0).save_pretrained("default")
+    _, _, err = run("calibrate", "default", "--prompts", str(data), "--strong-rate", "0.3")
+    assert "nothing is saved" in err
+    assert load_router(tmp_path / "default").calibration is None
+
+
+def test_a_foreign_folder_is_not_written_over(run: Run, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"model_type": "bert"}')
+    arguments = ("calibrate", "random", "--prompts", str(data), "--strong-rate", "0.3", "--output")
+    status, _, err = run(*arguments, str(tmp_path / "foreign"))
+    assert status == 2
+    assert "is not empty and holds no saved router" in err
+
+
+def test_a_router_called_as_a_baseline_does_not_stand_in_for_it(
+    run: Run, data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained.rename(tmp_path / "random")
+    arguments = ("--data", str(data), *SIDES, "--resamples", "20", "--json", "-")
+    _, out, _ = run("evaluate", str(tmp_path / "random"), *arguments)
+    assert list(json.loads(out)["routers"])[:2] == [str(tmp_path / "random"), "random"]
+    _, out, _ = run("evaluate", "random", *arguments)  # as load_router does, the folder first
+    assert list(json.loads(out)["routers"])[:2] == ["./random", "random"]
+
+
+def test_json_goes_into_a_pipe_and_through_a_link(run: Run, data: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_text("before")
+    link.symlink_to(target)
+    arguments = ("evaluate", "random", "--data", str(data), *SIDES, "--resamples", "20", "--json")
+    assert run(*arguments, str(link))[0] == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["n"] == 400
+    status, out, _ = run(*arguments, os.devnull)
+    assert (status, Path(os.devnull).is_char_device()) == (0, True)
+    assert "random" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), "say what to calibrate for"),
+        (("--strong-rate", "0.3", "--strong", "big", "--input-tokens", "3"), "--input-tokens, --strong says nothing"),
+        (("--quality", "0.9", *SIDES, "--input-tokens", "3"), "--input-tokens says nothing without --budget"),
         (("--strong-rate", "0.3", "--budget", "1"), "give one of --strong-rate, --quality or --budget, got 2 of them"),
         (("--strong-rate", "30"), "for 30 % pass 0.3"),
         (("--quality", "0.9"), "need --strong and --weak"),
         (("--quality", "90", *SIDES), "for 90 % pass 0.9"),
-        (("--strong-rate", "0.3", "--prompt-column", "question"), "has no column 'question'"),
+        (("--strong-rate", "0.3", "--prompt-column", "question"), "Name the column with --prompt-column"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(run: Run, data: Path, arguments: tuple[str, ...], words: str) -> None:

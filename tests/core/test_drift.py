@@ -45,6 +45,42 @@ def test_other_traffic_is_told(shape: tuple[int, int]) -> None:
     assert report.e_value > 1000
 
 
+def test_a_new_spread_at_the_same_rate_is_told_and_so_is_a_new_rate_of_few_classes() -> None:
+    calibration = Calibration(np.linspace(0.001, 0.999, 999))
+    watching = DriftMonitor(calibration, 0.7)
+    for place in range(400):
+        watching.record(0.85 if place % 10 < 3 else 0.35)  # 30 % strong, as calibrated
+    assert watching.report().strong_rate == 0.3
+    assert watching.report().drifted
+    few = DriftMonitor(Calibration(np.linspace(0.01, 0.99, 12)), 0.7)  # one class: the rate alone can tell
+    for _ in range(60):
+        few.record(0.9)
+    assert few.report().drifted
+
+
+def test_many_scores_are_reported_at_once() -> None:
+    watching = monitor(np.random.default_rng(0))
+    watching._counts[3] += 30_000_000
+    assert watching.report().n == 30_000_000
+
+
+def test_a_router_calibrated_anew_is_watched_anew() -> None:
+    router = RandomRouter()
+    prompts = [f"prompt {number}" for number in range(200)]
+    router.calibrate(prompts, 0.3)
+    stats = Decider.of(router).stats
+    router.calibrate(prompts[:100], 0.6)
+    assert router.calibration is not None
+    assert router.threshold is not None
+    stats.watch(DriftMonitor(router.calibration, router.threshold))
+    router.route_batch(prompts, stats=stats)
+    report = stats.drift()
+    assert report is not None
+    assert (report.n, round(report.calibrated_rate, 1), report.drifted) == (200, 0.6, False)
+    stats.watch(None)
+    assert stats.drift() is None
+
+
 def test_the_report_says_what_was_seen_and_expected() -> None:
     watching = DriftMonitor(Calibration(np.arange(1, 100) / 100), 0.705)
     assert watching.report().as_dict() == {

@@ -210,9 +210,9 @@ def test_what_fails_is_named() -> None:
             raise OSError("away")
 
     table = benchmark(5)
-    with pytest.raises(RouterError, match="router 'bad' at prompts 0 to 4 failed: OSError: away"):
+    with pytest.raises(RouterError, match=r"router 'bad' at prompts 0 to 4 failed: OSError$"):
         measured({"bad": Broken()}, table)
     with pytest.raises(ConfigurationError, match="'oracle' is the name of the router that knows both answers"):
         measured({"oracle": FixedRouter()}, table)
-    with pytest.raises(ConfigurationError, match="resamples must be a positive number, got 0"):
+    with pytest.raises(ConfigurationError, match="resamples must be a number from 1 to 100,000, got 0"):
         evaluate({"mine": FixedRouter()}, table, resamples=0)

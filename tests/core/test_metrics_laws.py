@@ -19,6 +19,7 @@ from prefroute.evaluation import (
     pgr,
     quality_at,
     recovery_curve,
+    resample,
     roc_auc,
     routed_quality,
     strong_share,
@@ -132,10 +133,22 @@ def test_one_prompt_is_a_straight_line() -> None:
     assert cpt(one, one, 0.25) == pytest.approx(0.25)
 
 
+def test_a_peak_that_touches_the_level_counts_on_any_scale() -> None:
+    gains = np.array([1.0, 1, 1, 1, -1, 0, 1, 1])
+    scores = -np.arange(8.0)
+    for scale in (1.0, 0.7, 1 / 3, 1e-9):
+        assert cpt(scores, gains * scale, 0.8) == pytest.approx(0.5)
+        found = resample(scores, gains * scale, np.ones((1, 8), dtype=np.int16), levels=(0.8,))
+        assert found.cpts[0, 0] == pytest.approx(0.5)
+
+
 def test_what_cannot_be_measured_says_why() -> None:
     one, nan = np.array([1.0]), np.array([np.nan])
     with pytest.raises(ConfigurationError, match="got nan among strong at row 0"):
         cost_quality_curve(one, nan, one)
+    for counts in (np.zeros(1), np.ones(2), -one):
+        with pytest.raises(ConfigurationError, match="counts must be one number of 0 or more for each of 1 prompts"):
+            apgr(one, one, counts)
     with pytest.raises(ConfigurationError, match="one number a prompt each"):
         cost_quality_curve(one, np.ones(2), one)
     with pytest.raises(ConfigurationError, match=r"shares of strong calls must be in \[0, 1\], got 30"):

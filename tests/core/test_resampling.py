@@ -123,6 +123,43 @@ def test_rows_of_one_prompt_are_one_observation() -> None:
     assert random_control(np.repeat(scores, 25), np.repeat(gains, 25)).p_value < alone.p_value
 
 
+@pytest.mark.parametrize("kind", ["one prompt fifty times", "score by size", "bent"])
+def test_a_coin_is_no_better_for_uneven_prompts_or_a_bent_relation(kind: str) -> None:
+    called = 0
+    for seed in range(150):
+        generator = np.random.default_rng(seed)
+        sizes = (
+            np.array([50, *[1] * 29]) if kind == "one prompt fifty times" else np.minimum(generator.zipf(1.6, 40), 60)
+        )
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        scores, gains = generator.random(len(sizes)), generator.normal(0.2, 1, len(sizes))
+        if kind == "score by size":
+            scores += sizes
+        rows = (scores[groups], gains[groups], groups)
+        if kind == "bent":
+            scores = generator.random(200)
+            rows = (scores, np.cos(2 * np.pi * scores), np.arange(200))
+        found = random_control(rows[0], rows[1], groups=rows[2], permutations=199, seed=seed)
+        called += found.verdict != "cannot tell"
+    assert called <= 18  # a plain permutation test errs 20 to 55 times here
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1.0, 1e300])
+def test_the_scale_of_quality_does_not_count(scale: float) -> None:
+    scores, gains = sample(0, 300, skill=0.7)
+    assert random_control(scores, gains * scale).p_value == random_control(scores, gains).p_value
+
+
+def test_numbers_of_resamples_are_checked() -> None:
+    scores, gains = sample(0, 20)
+    with pytest.raises(ConfigurationError, match="permutations must be a number from 1 to 100,000, got 0"):
+        random_control(scores, gains, permutations=0)
+    with pytest.raises(ConfigurationError, match="resamples must be"):
+        draw_counts(20, 10**9, seed=0)
+    with pytest.raises(ConfigurationError, match="at least one resampled figure"):
+        interval(np.empty(0))
+
+
 def test_two_routers_are_compared_on_the_same_draws() -> None:
     scores, gains = sample(3, 400, skill=0.7)
     other, _ = sample(99, 400)

@@ -31,7 +31,6 @@ class ColumnOptions:
     """Which columns of the data hold what, beside the qualities."""
 
     prompt_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt.")] = None
-    category_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of a category.")] = None
     strong_cost_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of what the strong answer cost, US dollars.")
     ] = None
@@ -104,13 +103,16 @@ class PriceOptions:
         return answer_costs(benchmark, self.read(), tokens=tokens)
 
 
-def read_data(data: list[Path], pair: ModelPair, columns: ColumnOptions, *, progress: bool) -> Benchmark:
+def read_data(
+    data: list[Path], pair: ModelPair, columns: ColumnOptions, *, category: str | None = None, progress: bool
+) -> Benchmark:
     """Read the files, or the folder in RouteLLM's layout, that a command is given.
 
     Args:
         data: Files, or one folder.
         pair: The quality columns.
         columns: What the others hold.
+        category: Column of a category.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -126,7 +128,7 @@ def read_data(data: list[Path], pair: ModelPair, columns: ColumnOptions, *, prog
 
     folders = [path for path in data if path.is_dir()]
     if folders:
-        if len(data) > 1 or columns.numbers or columns.prompt_column or columns.category_column:
+        if len(data) > 1 or columns.numbers or columns.prompt_column or category:
             msg = f"--data {folders[0]} is a folder in RouteLLM's layout: give it alone, without options about columns"
             raise ConfigurationError(msg)
         return read_folder(folders[0], pair)
@@ -138,7 +140,7 @@ def read_data(data: list[Path], pair: ModelPair, columns: ColumnOptions, *, prog
             pair,
             name=data[0].name if len(data) == 1 else f"{data[0].name} and {len(data) - 1} more",
             prompt=columns.prompt_column,
-            category=columns.category_column,
+            category=category,
             numbers=columns.numbers,
             turn=columns.turn,
             on_bad_row=columns.on_bad_row,
@@ -165,17 +167,25 @@ def excluded(benchmark: Benchmark, files: list[Path] | None) -> Benchmark:
         The other rows.
     """
     for path in files or ():
-        benchmark = benchmark.without(read_prompt_file(path))
+        left = set(read_prompt_file(path))
+        try:
+            benchmark = benchmark.without(left)
+        except DataError as error:
+            msg = f"--exclude {path} leaves none of the {len(benchmark):,} prompts; exclude fewer"
+            raise DataError(msg) from error
     return benchmark
 
 
-def read_prompt_file(path: Path, column: str | None = None, *, turn: Turn = "first") -> list[str]:
+def read_prompt_file(
+    path: Path, column: str | None = None, *, turn: Turn = "first", on_bad_row: OnBadRow = "raise"
+) -> list[str]:
     """Prompts of a file.
 
     Args:
         path: CSV, JSON lines or Parquet; or `.txt` with one prompt a line.
         column: Column of the prompt; None for `prompt` or `eval_prompt`, whichever is there.
         turn: Which of several turns is the prompt.
+        on_bad_row: As for `read_prompts`.
 
     Returns:
         The prompts, in order.
@@ -184,6 +194,7 @@ def read_prompt_file(path: Path, column: str | None = None, *, turn: Turn = "fir
         DataError: They cannot be read.
     """
     from prefroute.data import read_prompts
+    from prefroute.data.report import TableError
 
     if path.suffix == ".txt" and column is None:
         try:
@@ -196,15 +207,16 @@ def read_prompt_file(path: Path, column: str | None = None, *, turn: Turn = "fir
             msg = f"{path} holds no prompts; one a line is wanted"
             raise DataError(msg)
         return found
-    if column is not None:
-        return read_prompts(path, column, turn=turn)
-    try:
-        return read_prompts(path, turn=turn)
-    except DataError as error:
+    first: DataError | None = None
+    for name in ("prompt", "eval_prompt") if column is None else (column,):
         try:
-            return read_prompts(path, "eval_prompt", turn=turn)
-        except DataError:
-            raise error from None
+            return read_prompts(path, name, turn=turn, on_bad_row=on_bad_row)
+        except TableError as error:
+            raise DataError(_in_options(error)) from error
+        except DataError as error:
+            first = first or error
+    msg = f"{first}. Name the column with --prompt-column"
+    raise DataError(msg)
 
 
 def a_thousand(cost: float | None) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, read_data, read_prompt_file
-from prefroute.cli._console import printable, show
-from prefroute.cli._learning import needs, shows_progress
-from prefroute.cli._options import SeedOption, with_options
+from prefroute.cli._console import printable, show, visible
+from prefroute.cli._learning import check_output, needs, shows_progress
+from prefroute.cli._options import with_options
 from prefroute.errors import ConfigurationError, DataError
-from prefroute.persistence import load_router, save_calibration
+from prefroute.persistence import load_router, own_folder, save_calibration
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
@@ -96,19 +96,25 @@ def calibrate(
         typer.Option(metavar="DIR", file_okay=False, help="Folder for the calibrated router; else where it lies."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Draws the folds of --probabilities.")] = 0,
 ) -> None:
     """Set a router's threshold by your own prompts, and save it with the router."""
     _check(target, probabilities=probabilities, strong=strong, weak=weak)
+    _check_unused(target, columns, prices, {"--strong": strong, "--weak": weak}, probabilities=probabilities)
+    if output is not None:
+        check_output(output)
     if probabilities:
         needs("sklearn", "calibrating probabilities", "eval")
     chosen = load_router(router)
     benchmark = None
     if target.needs_answers or probabilities:
-        benchmark = _answers(prompts, strong, weak, columns, quality=target.quality is not None or probabilities)
+        judged = target.quality is not None or probabilities
+        benchmark = _answers(prompts, strong, weak, columns, quality=judged)
+        if judged:
+            benchmark = _unseen(chosen, benchmark)
         texts = list(benchmark.prompts)
     else:
-        texts = read_prompt_file(prompts, columns.prompt_column, turn=columns.turn)
+        texts = _prompts(prompts, columns)
     from prefroute._scoring import score_prompts
     from prefroute.calibration import Calibration
     from prefroute.data import seen_prompts
@@ -116,12 +122,14 @@ def calibrate(
     told: dict[str, Any] = {}
     if probabilities and benchmark is not None:
         chosen, told["probabilities"] = _with_probabilities(chosen, benchmark, seed)
-    scores = score_prompts(chosen, texts, progress=shows_progress())
-    chosen.calibration = Calibration(scores)
-    rank, reached = (None, {}) if benchmark is None else _rank(target, scores, benchmark, prices)
-    found = _threshold(target, chosen.calibration, rank, next_prompts)
+    found = None
+    if target.strong_rate is not None or target.needs_answers:
+        scores = score_prompts(chosen, texts, progress=shows_progress())
+        calibration = Calibration(scores)
+        rank, reached = (None, {}) if benchmark is None else _rank(target, scores, benchmark, prices)
+        found = _threshold(target, calibration, rank, next_prompts)
     if found is not None:
-        chosen.threshold = found.threshold
+        chosen.calibration, chosen.threshold = calibration, found.threshold
         told = {**found.as_dict(), **reached, **told}
     told["saved"] = _save(chosen, router, output, whole=probabilities)
     if chosen.training_prompts is not None and (learnt := int(seen_prompts(texts, chosen.training_prompts).sum())):
@@ -146,6 +154,30 @@ def _check(target: TargetOptions, *, probabilities: bool, strong: str | None, we
         raise ConfigurationError(msg)
 
 
+def _check_unused(
+    target: TargetOptions,
+    columns: ColumnOptions,
+    prices: PriceOptions,
+    names: dict[str, str | None],
+    *,
+    probabilities: bool,
+) -> None:
+    """Refuse options that say nothing here, before somebody relies on them."""
+    given: dict[str, Any] = {
+        f"--{name}".replace("_", "-"): getattr(prices, name) for name in ("prices", "input_tokens", "output_tokens")
+    }
+    given |= {f"--{name}-column".replace("_", "-"): column for name, column in columns.numbers.items()}
+    wanted = "--budget"
+    if target.budget is not None:
+        return
+    if not probabilities and target.quality is None:
+        given, wanted = given | names, "--quality, --budget or --probabilities"
+    said = [name for name, value in given.items() if value is not None]
+    if said:
+        msg = f"{', '.join(said)} says nothing without {wanted}; leave it out"
+        raise ConfigurationError(msg)
+
+
 def _answers(path: Path, strong: str | None, weak: str | None, columns: ColumnOptions, *, quality: bool) -> Benchmark:
     """Prompts with what is known of both models' answers."""
     from prefroute.evaluation.benchmarks import Benchmark
@@ -155,28 +187,37 @@ def _answers(path: Path, strong: str | None, weak: str | None, columns: ColumnOp
         return read_data([path], pair, columns, progress=shows_progress())
     import numpy as np
 
-    texts = read_prompt_file(path, columns.prompt_column, turn=columns.turn)
+    texts = _prompts(path, columns)
     # Costs alone are asked for; nothing is known of quality.
     nothing = np.zeros(len(texts))
     return Benchmark(name=path.name, pair=pair, prompts=tuple(texts), strong=nothing, weak=nothing)
 
 
 def _with_probabilities(router: Router, benchmark: Benchmark, seed: int) -> tuple[Router, dict[str, Any]]:
-    from prefroute.data import seen_prompts
     from prefroute.evaluation.reliability import outcomes_of
     from prefroute.routers.calibrated import CalibratedRouter
 
-    if router.training_prompts is not None:
-        benchmark = benchmark.rows(_left(~seen_prompts(benchmark.prompts, router.training_prompts)))
     made, fitted = CalibratedRouter.fit(router, benchmark.prompts, outcomes_of(benchmark.gains), seed=seed)
     return made, fitted.as_dict()
 
 
-def _left(rows: Any) -> Any:
-    if not rows.any():
-        msg = "the router learnt from every one of these prompts; probabilities need prompts that it did not learn from"
+def _unseen(router: Router, benchmark: Benchmark) -> Benchmark:
+    """The prompts that the router did not learn from: what it recovers of others is better than it will do."""
+    from prefroute.data import seen_prompts
+
+    if router.training_prompts is None:
+        return benchmark
+    seen = seen_prompts(benchmark.prompts, router.training_prompts)
+    if seen.all():
+        msg = "the router learnt from every one of these prompts; --quality and --probabilities need others"
         raise DataError(msg)
-    return rows
+    if seen.any():
+        sys.stderr.write(f"prefroute: warning: the router learnt from {int(seen.sum()):,} prompts; they are left out\n")
+    return benchmark.rows(~seen)
+
+
+def _prompts(path: Path, columns: ColumnOptions) -> list[str]:
+    return read_prompt_file(path, columns.prompt_column, turn=columns.turn, on_bad_row=columns.on_bad_row)
 
 
 def _rank(
@@ -187,7 +228,7 @@ def _rank(
 
     if target.quality is not None:
         kept = rank_for_quality(scores, benchmark.strong, benchmark.weak, target.quality)
-        return kept.rank, {"quality": kept.quality, "quality_low": kept.quality_low}
+        return kept.rank, {"quality": kept.quality, "quality_wanted": target.quality}
     if target.budget is None:
         return None, {}
     costs = prices.costs(benchmark)
@@ -205,8 +246,10 @@ def _rank(
 def _threshold(
     target: TargetOptions, calibration: Calibration, rank: int | None, next_prompts: int | None
 ) -> CalibratedThreshold | None:
-    if rank is not None:
+    if rank is not None and 0 < rank < len(calibration):
         return calibration.at_rank(rank, next_prompts=next_prompts)
+    if rank is not None:  # All or none of them: then of what is to come, too.
+        return calibration.threshold_for(float(rank > 0), next_prompts=next_prompts)
     if target.strong_rate is not None:
         return calibration.threshold_for(target.strong_rate, next_prompts=next_prompts)
     return None
@@ -214,14 +257,14 @@ def _threshold(
 
 def _save(router: Router, name: str, output: Path | None, *, whole: bool) -> str | None:
     """Write the calibration where the router lies, or the whole router to another folder."""
-    in_place = Path(name).is_dir() and (output is None or output.resolve() == Path(name).resolve())
-    if in_place and not whole:
-        save_calibration(router, name)
-        return name
-    place = Path(name) if in_place else output
+    own = own_folder(name)
+    place = own if output is None else output
     if place is None:
         return None
-    router.save_pretrained(place)
+    if own is not None and not whole and place.resolve() == own.resolve():
+        save_calibration(router, own)
+    else:
+        router.save_pretrained(place)
     return str(place)
 
 
@@ -237,7 +280,7 @@ def _tell(target: TargetOptions, found: CalibratedThreshold | None, told: dict[s
         show(f"95 % of the time {found.low:.1%} to {found.high:.1%} of the next {found.next_prompts:,}")
     if "quality" in told:
         kept = f"keeps {told['quality']:.1%} of the strong model's quality on these prompts"
-        show(f"{kept}; with 95 % confidence at least {told['quality_low']:.1%} on traffic like them")
+        show(f"{kept}; with 95 % confidence at least {told['quality_wanted']:.1%} on traffic like them")
     if "cost" in told:
         show(f"1,000 requests cost {a_thousand(told['cost'])}, without what the router itself costs")
     if "probabilities" in told:
@@ -245,7 +288,7 @@ def _tell(target: TargetOptions, found: CalibratedThreshold | None, told: dict[s
         errors = f"{item['ece_before']:.3f} before, {item['ece_after']:.3f} after"
         show(f"probabilities: {item['method']}; expected calibration error {errors}")
     if told["saved"] is not None:
-        show(f"saved     {told['saved']}")
+        show(f"saved     {visible(told['saved'])}")
 
 
 def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: dict[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -65,3 +66,16 @@ def rate_line(stats: RoutingStats) -> str:
     """How many of the prompts went to the strong model."""
     strong, total = stats.snapshot()["by_route"]["strong"], stats.total
     return f"strong-call rate {strong}/{total} = {strong / total:.0%}"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it; a number that is not finite is null."""
+    import numpy as np
+
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, read_data
-from prefroute.cli._console import printable, show
+from prefroute.cli._console import plain, printable, show, visible
 from prefroute.cli._learning import shows_progress
 from prefroute.cli._options import SeedOption, with_options
 from prefroute.errors import ConfigurationError, DataError
-from prefroute.persistence import load_router, write_atomically
+from prefroute.persistence import load_router, own_folder, write_atomically
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from prefroute.data import Battles
     from prefroute.evaluation.benchmarks import Benchmark
     from prefroute.evaluation.results import Evaluation, RouterResult
+    from prefroute.evaluation.savings import AnswerCosts
     from prefroute.router import Router
+
+_BASELINES = ("random", "prompt-length", "knn", "oracle")
 
 _FEW = 300
 """Prompts below which hardly any router can be told from chance."""
@@ -74,20 +79,26 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Prompts to leave out, contaminated ones say.", exists=True, dir_okay=False),
     ] = None,
+    category_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Column of a category, for the report.")
+    ] = None,
     keep_overlap: Annotated[
         bool, typer.Option("--keep-overlap", help="Measure on prompts that a router learnt from, too, and say so.")
     ] = False,
     router_cost: Annotated[
         float | None, typer.Option(min=0, metavar="X", help="What the router itself costs, US dollars a request.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=1, metavar="N", help="Of the bootstrap.")] = 1000,
+    resamples: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Of the bootstrap.")] = 1000,
     seed: SeedOption = 0,
 ) -> None:
     """Measure routers on judged prompts, with intervals and beside the baselines."""
     pair = ModelPair(strong=strong.strip(), weak=weak.strip())
     _check_writable(json_file, report)
+    if router_cost is not None and not math.isfinite(router_cost):
+        msg = f"--router-cost must be US dollars a request, got {router_cost}"
+        raise ConfigurationError(msg)
     named = {name: load_router(path) for name, path in _names(routers).items()}
-    benchmark = excluded(read_data(data, pair, columns, progress=shows_progress()), exclude)
+    benchmark = excluded(read_data(data, pair, columns, category=category_column, progress=shows_progress()), exclude)
     costs = prices.costs(benchmark)
     from prefroute.evaluation.evaluate import evaluate as measure
     from prefroute.evaluation.savings import all_savings
@@ -104,28 +115,32 @@ def evaluate(
     savings = all_savings(found, costs, router_cost=router_cost)
     if costs.strong is None and costs.weak is None:
         savings = {}
-    _write(found, savings, json_file, report)
-    for warning in _warnings(found, named):
+    for warning in [*_warnings(found, named), *_unpriced(costs, prices, benchmark)]:
         sys.stderr.write(f"prefroute: warning: {printable(warning)}\n")
-    if json_file is not None and str(json_file) == "-":
-        return
+    if json_file is None or str(json_file) != "-":
+        # Before anything is written: what was measured with much work is seen even where a file then fails.
+        _show(found, savings)
+    _write(found, savings, json_file, report)
+
+
+def _show(found: Evaluation, savings: dict[str, dict[str, Savings]]) -> None:
     for line in _header(found):
         show(printable(line))
     show(_table(found))
-    for line in _verdicts(found):
+    for line in [*_verdicts(found), *_saved(savings)]:
         show(printable(line))
-    for line in _saved(savings):
-        show(printable(line))
-    for label, path in (("figures", json_file), ("report", None if report is None else report / "report.html")):
-        if path is not None:
-            show(f"{label:<10}{path}")
 
 
 def _names(given: Sequence[str]) -> dict[str, str]:
-    """Routers by the folder's own name, or the registered one; by all of the path where two are called alike."""
-    own = {path: path if not Path(path).is_dir() else Path(path).resolve().name for path in dict.fromkeys(given)}
-    often = Counter(own.values())
-    return {path if often[name] > 1 else name: path for path, name in own.items()}
+    """Routers by the folder's own name, or the registered one; by all of the path where that is another's name."""
+    own = {path: path if own_folder(path) is None else Path(path).resolve().name for path in dict.fromkeys(given)}
+    often = Counter([*own.values(), *_BASELINES])
+    found = {}
+    for path, name in own.items():
+        # A folder called as a baseline must not stand in for it.
+        is_other = own_folder(path) is not None and often[name] > 1
+        found[(path if path != name else f"./{path}") if is_other else name] = path
+    return found
 
 
 def _training(
@@ -155,10 +170,8 @@ def _side_by_side(first: Any, second: Any) -> Any:
 
 def _check_writable(json_file: Path | None, report: Path | None) -> None:
     """Refuse now what could not be written after all the work."""
-    for option, folder in (
-        ("--json", None if json_file is None else json_file.absolute().parent),
-        ("--report", report),
-    ):
+    places = {"--report": report, "--json": None if json_file is None else json_file.absolute().parent}
+    for option, folder in places.items():
         if folder is None:
             continue
         place = folder.absolute()
@@ -166,6 +179,9 @@ def _check_writable(json_file: Path | None, report: Path | None) -> None:
             place = place.parent
         if not place.is_dir():
             msg = f"{option}: there is no folder {place}; make it, or name another"
+            raise ConfigurationError(msg)
+        if not os.access(place, os.W_OK | os.X_OK) and not (json_file is not None and json_file.exists()):
+            msg = f"{option}: {place} may not be written to; name another folder"
             raise ConfigurationError(msg)
     if report is not None:
         from prefroute.cli._learning import needs
@@ -180,15 +196,38 @@ def _write(
     figures = found.as_dict()
     for name, points in savings.items():
         figures["routers"][name]["savings"] = {point: item.as_dict() for point, item in points.items()}
-    text = json.dumps(figures, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(plain(figures), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if json_file is not None and str(json_file) == "-":
         typer.echo(text.rstrip("\n"))
     elif json_file is not None:
-        write_atomically(json_file, text.encode("utf-8", "backslashreplace"))
+        _write_text(json_file, text)
+        show(f"figures   {visible(str(json_file))}")
     if report is not None:
         from prefroute.evaluation.report import write_report
 
-        write_report(found, report, savings=savings or None)
+        page = write_report(found, report, savings=savings or None)
+        show(f"report    {visible(str(page))}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    data = text.encode("utf-8", "backslashreplace")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:  # A pipe or a device is written to, not replaced.
+            file.write(data)
+    else:
+        write_atomically(path.resolve(), data)
+
+
+def _unpriced(costs: AnswerCosts, prices: PriceOptions, benchmark: Benchmark) -> list[str]:
+    """What was said of prices and does not tell what answers cost."""
+    pair = benchmark.pair
+    if prices.prices is None and prices.input_tokens is None:
+        return []
+    unknown = [name for name, column in ((pair.strong, costs.strong), (pair.weak, costs.weak)) if column is None]
+    if not unknown:
+        return []
+    wanted = "a price of that name in --prices, and --input-tokens and --output-tokens or columns of tokens"
+    return [f"what {' and '.join(unknown)} costs is not known; it takes {wanted}"]
 
 
 def _warnings(found: Evaluation, routers: dict[str, Router]) -> list[str]:
@@ -223,8 +262,8 @@ def _table(found: Evaluation) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("router", "prompts", "APGR (95 %)", "CPT50", "CPT80", "beats random"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("router", "n", "APGR (95 %)", "CPT50", "CPT80", "beats random"):
         # Names are folded where there is no room, figures never.
         table.add_column(name, overflow="fold", no_wrap=name != "router")
     for name, result in found.results.items():

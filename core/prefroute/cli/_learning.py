@@ -74,7 +74,7 @@ def checked_pair(options: DataOptions, cache: Path | None = None) -> ModelPair:
         msg = "no data: name at least one file with --data"
         raise ConfigurationError(msg)
     _outcome_values(options.outcome)
-    _check_output(options.output, cache)
+    check_output(options.output, cache)
     return ModelPair(strong=options.strong, weak=options.weak)
 
 
@@ -299,7 +299,16 @@ def _check_known(side: str, name: str, models: Sequence[str]) -> None:
     raise ConfigurationError(msg)
 
 
-def _check_output(folder: Path, cache: Path | None) -> None:
+def check_output(folder: Path, cache: Path | None = None) -> None:
+    """Refuse early a folder that a router cannot, or should not, be written to.
+
+    Args:
+        folder: New, empty, or with a router to replace.
+        cache: File of embeddings, which may lie in it.
+
+    Raises:
+        ConfigurationError: It is anything else, or may not be written to.
+    """
     from prefroute.persistence import CONFIG_FILE, read_config
 
     if folder.is_dir():

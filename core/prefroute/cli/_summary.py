@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from prefroute.cli._console import printable, show, visible
+from prefroute.cli._console import plain, printable, show, visible
 from prefroute.errors import PrefrouteError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def save_and_tell(
     lines = [
         f"{label:<10}{visible(text) if label in _VERBATIM else printable(text)}" for label, text in _lines(summary)
     ]
-    text = json.dumps(_plain(summary), allow_nan=False)
+    text = json.dumps(plain(summary), allow_nan=False)
     router.save_pretrained(options.output)
     for warning in summary["warnings"]:
         sys.stderr.write(f"prefroute: warning: {printable(warning)}\n")
@@ -243,14 +242,3 @@ def _figure(value: Any, names: tuple[str, ...]) -> str:
     if isinstance(value, list):
         return ", ".join(_figure(item, ()) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it; a number that is not finite is null."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

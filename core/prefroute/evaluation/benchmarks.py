@@ -54,7 +54,7 @@ class Benchmark:
         removed: Rows left out as contaminated.
 
     Raises:
-        DataError: There are no rows, columns differ in length, or a quality is not finite.
+        DataError: There are no rows, columns differ in length, or a quality or another number cannot be used.
     """
 
     name: str
@@ -69,6 +69,11 @@ class Benchmark:
     def __post_init__(self) -> None:
         """Freeze the arrays and refuse what is not such a table."""
         object.__setattr__(self, "prompts", tuple(self.prompts))
+        if len(self.strong) != len(self.weak):
+            msg = (
+                f"benchmark {self.name!r}: {len(self.strong)} strong and {len(self.weak)} weak qualities; give as many"
+            )
+            raise DataError(msg)
         table = np.column_stack([self.strong, self.weak])
         # The same checks as a response table, in the same words.
         checked = ResponseTable(prompts=self.prompts, models=(self.pair.strong, self.pair.weak), quality=table)
@@ -81,6 +86,10 @@ class Benchmark:
         for name, column in {"categories": self.categories, **(self.numbers or {})}.items():
             if column is not None and len(column) != len(self.prompts):
                 msg = f"benchmark {self.name!r}: {name} has {len(column)} values for {len(self.prompts)} prompts"
+                raise DataError(msg)
+        for name, column in (self.numbers or {}).items():
+            if name not in COLUMNS or not (np.isfinite(column).all() and (np.asarray(column) >= 0).all()):
+                msg = f"benchmark {self.name!r}: {name} must be one of {', '.join(COLUMNS)}, finite and 0 or more"
                 raise DataError(msg)
 
     def __len__(self) -> int:

@@ -145,7 +145,7 @@ def gain_curve(
     """
     checked, gained = _checked(scores=scores, gains=gains)
     ranking = rank(checked)
-    weight = np.ones(len(checked)) if counts is None else counts[ranking.order].astype(np.float64)
+    weight = np.ones(len(checked)) if counts is None else _checked_counts(counts, len(checked))[ranking.order]
     ends = ranking.ends
     share = np.append(0.0, np.cumsum(weight)[ends])
     total = np.append(0.0, np.cumsum(weight * gained[ranking.order])[ends])
@@ -321,7 +321,7 @@ def cpt(
     if np.isnan(recovered[-1]):
         return float("nan")
     # The last point is 1, whatever rounding made of it.
-    end = int(np.argmax(np.append(recovered[:-1], 1.0) >= level))
+    end = int(np.argmax(np.append(recovered[:-1], 1.0) >= level - _ROUNDING))
     if end == 0:
         return 0.0
     low, high = recovered[end - 1], recovered[end]
@@ -330,6 +330,14 @@ def cpt(
 
 def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2.0)
+
+
+def _checked_counts(counts: NDArray[np.integer[Any]], n: int) -> NDArray[np.float64]:
+    weights = np.asarray(counts, dtype=np.float64)
+    if weights.shape != (n,) or not (weights >= 0).all() or not weights.any():
+        msg = f"counts must be one number of 0 or more for each of {n} prompts, not all 0; got shape {weights.shape}"
+        raise ConfigurationError(msg)
+    return weights
 
 
 def _checked_level(level: float) -> float:

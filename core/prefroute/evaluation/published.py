@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefroute.errors import ConfigurationError
 from prefroute.evaluation.metrics import CostQualityCurve, _area, _checked, _checked_level, pgr
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def published_points(
         bins + 1 points, shares increasing from 0 to 1.
 
     Raises:
-        ConfigurationError: Nothing to measure, different lengths, or NaN.
+        ConfigurationError: Nothing to measure, different lengths, an infinite score, or no bins.
     """
     checked, upper, lower = _checked(scores=scores, strong=strong, weak=weak)
+    if not np.isfinite(checked).all() or bins < 1:
+        msg = f"the published points need finite scores and a number of bins, got {bins} bins"
+        raise ConfigurationError(msg)
     steps = np.linspace(0.0, 1.0, bins + 1)
     steps = np.where(bins * steps == np.arange(bins + 1), steps, np.nextafter(steps, 1.0))
     thresholds = np.quantile(checked, steps)

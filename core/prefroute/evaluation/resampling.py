@@ -19,11 +19,25 @@ RESAMPLES = 1000
 PERMUTATIONS = 999
 CONFIDENCE = 0.95
 
+_MOST = 100_000
+
 _BATCH = 2**16
 """Numbers that are worked on at a time: what the processor's cache holds."""
 
 Verdict = Literal["yes", "no", "cannot tell"]
 """Whether a router beats a coin that calls the strong model as often: `no` is that it does worse."""
+
+
+def as_count(name: str, value: object) -> int:
+    """Check a number of resamples.
+
+    Raises:
+        ConfigurationError: It is not an integer from 1 to 100,000.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        msg = f"{name} must be a number from 1 to {_MOST:,}, got {value!r}"
+        raise ConfigurationError(msg)
+    return value
 
 
 class Interval(NamedTuple):
@@ -100,8 +114,9 @@ def draw_counts(n: int, resamples: int, seed: int, groups: NDArray[np.int64] | N
         How often each row is in each resample, shape (resamples, n).
 
     Raises:
-        ConfigurationError: The seed is not an integer of 0 or more.
+        ConfigurationError: The seed is not an integer of 0 or more, or there are to be no resamples, or too many.
     """
+    as_count("resamples", resamples)
     generator = np.random.default_rng(as_seed(seed))
     units = n if groups is None else int(groups.max(initial=-1)) + 1
     counts = np.empty((resamples, n), dtype=np.int16)
@@ -203,7 +218,13 @@ def interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Int
 
     Returns:
         The interval; NaN for an end that undefined resamples reach.
+
+    Raises:
+        ConfigurationError: There are no figures.
     """
+    if not len(values):
+        msg = "an interval needs at least one resampled figure, got none"
+        raise ConfigurationError(msg)
     outside = (1.0 - confidence) / 2.0 * (len(values) - 1)
     low = np.sort(np.where(np.isnan(values), -np.inf, values))[int(np.floor(outside))]
     high = np.sort(np.where(np.isnan(values), np.inf, values))[int(np.ceil(len(values) - 1 - outside))]
@@ -220,11 +241,11 @@ def random_control(
 ) -> RandomControl:
     """Test a router against a coin that calls the strong model exactly as often at every threshold.
 
-    The control are the router's own scores, dealt to the prompts anew. The test is two-sided at 5 %, of the
-    router's mean gain over the control at equal cost, which is defined whichever model is better. It is divided by
-    its standard error, so that it is exact where scores and gains are unrelated and also holds for large samples
-    where they are related but uncorrelated (DiCiccio and Romano, "Robust permutation tests for correlation and
-    regression coefficients", JASA 112, 2017).
+    The control are the router's own scores, dealt to the prompts anew; rows of one prompt get one score, and ranks are
+    those of rows. The test is two-sided at 5 %, of the router's mean gain over the control at equal cost, which is
+    defined whichever model is better. It is divided by its standard error, ranks being estimated too (delta method), as
+    in studentised permutation tests (Chung and Romano, Annals of Statistics 41, 2013): exact where scores and gains are
+    unrelated, and near 5 % in large samples where they are related but the router gains nothing over the control.
 
     Args:
         scores: Router scores, shape (n,).
@@ -240,27 +261,28 @@ def random_control(
         ConfigurationError: As `gain_curve`.
     """
     checked, gained = _checked(scores=scores, gains=gains)
-    ranking = rank(checked)
-    # Share of all thresholds at which a prompt is called, less the coin's one half.
-    called = np.empty(len(checked))
-    called[ranking.order] = 0.5 - (ranking.first + ranking.last + 1.0) / (2.0 * len(checked))
-    excess = gained - gained.mean()
-    if groups is not None:
-        called, excess = _by_group(called, groups, mean=True), _by_group(excess, groups, mean=False)
+    as_count("permutations", permutations)
+    # On a scale of their own, so that squares neither vanish nor overflow.
+    largest = float(np.abs(gained).max())
+    scaled = gained / largest if largest else gained
+    groups = np.arange(len(checked)) if groups is None else groups
+    sizes = np.bincount(groups).astype(np.float64)
+    ranking = rank(np.bincount(groups, checked) / sizes)
+    excess = np.bincount(groups, scaled - scaled.mean()).astype(np.float64)
+    starts = np.unique(ranking.first)
     generator = np.random.default_rng(as_seed(seed))
-    # Gains that are all equal leave rounding, which says nothing.
-    noise = _ROUNDING * float(np.abs(gained).max())
-    spread = float(np.abs(excess).max()) > noise and float(np.ptp(called)) > _ROUNDING
-    observed, here = _studentized(called, excess), float(called @ excess)
+    observed, here = _advantage(sizes[ranking.order], excess[ranking.order], starts)
     dealt, sums = np.empty(permutations), np.empty(permutations)
     for turn in range(permutations):
-        generator.shuffle(called)
-        sums[turn], dealt[turn] = called @ excess, _studentized(called, excess)
-    as_far = int(np.count_nonzero(np.abs(dealt) >= abs(observed) * (1 - 1e-9))) if spread else permutations
+        order = generator.permutation(len(sizes))
+        dealt[turn], sums[turn] = _advantage(sizes[order], excess[order], starts)
+    # Scores or gains that are all equal leave rounding, which says nothing.
+    tells = len(starts) > 1 and float(np.abs(excess).max()) > _ROUNDING * len(checked)
+    as_far = int(np.count_nonzero(np.abs(dealt) >= abs(observed) * (1 - 1e-9))) if tells else permutations
     p_value = (1.0 + as_far) / (1.0 + permutations)
     verdict: Verdict = "cannot tell" if p_value > 1.0 - CONFIDENCE else "yes" if here > 0 else "no"
-    gap = float(gained.mean())
-    if gap <= _ROUNDING * float(np.abs(gained).mean()):
+    gap = float(scaled.mean())
+    if gap <= _ROUNDING * float(np.abs(scaled).mean()):
         return RandomControl(float("nan"), float("nan"), p_value, verdict)
     low, high = interval(0.5 + sums / len(checked) / gap)
     return RandomControl(low, high, p_value, verdict)
@@ -280,7 +302,7 @@ def compare(first: Resampled, second: Resampled, difference: float) -> Compariso
     Raises:
         ConfigurationError: They are not of the same draws.
     """
-    if len(first.gaps) != len(second.gaps) or not np.allclose(first.gaps, second.gaps):
+    if len(first.gaps) != len(second.gaps) or not np.allclose(first.gaps, second.gaps, atol=0.0):
         msg = "two routers are compared on the same draws of the same prompts; resample both with the same draws"
         raise ConfigurationError(msg)
     # The test is on gains, so that draws without a gap need not be left out.
@@ -296,15 +318,32 @@ def _row_dots(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[
     return sums
 
 
-def _studentized(called: NDArray[np.float64], excess: NDArray[np.float64]) -> float:
-    products = called * excess
-    error = float(np.sqrt(products @ products))
-    return float(products.sum()) / error if error else 0.0
+def _advantage(
+    sizes: NDArray[np.float64], excess: NDArray[np.float64], starts: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Gain over the control, divided by its standard error, and as it is.
 
+    Args:
+        sizes: Rows of each prompt, from the highest score down, shape (p,).
+        excess: What its gains sum to, less the mean gain of its rows, shape (p,).
+        starts: Where runs of equal scores begin, shape (k,).
 
-def _by_group(values: NDArray[np.float64], groups: NDArray[np.int64], *, mean: bool) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = np.bincount(groups, values).astype(np.float64)
-    return sums / np.bincount(groups) if mean else sums
+    Returns:
+        Both, summed over rows and averaged over all shares of strong calls.
+    """
+    n = float(sizes.sum())
+    reached, gained = np.cumsum(sizes), np.cumsum(excess)
+    middle, above = reached - sizes / 2, gained - excess / 2
+    if len(starts) < len(sizes):
+        lengths = np.diff(np.append(starts, len(sizes)))
+        in_run, gain_in_run = np.add.reduceat(sizes, starts), np.add.reduceat(excess, starts)
+        middle = np.repeat(np.cumsum(in_run) - in_run / 2, lengths)
+        above = np.repeat(np.cumsum(gain_in_run) - gain_in_run / 2, lengths)
+    products = (0.5 - middle / n) * excess
+    # A prompt counts by its own rank, and by moving those of the others.
+    influence = products + sizes * (above - float(sizes @ above) / n) / n
+    error, total = float(np.sqrt(influence @ influence)), float(products.sum())
+    return (total / error if error else 0.0), total
 
 
 def _first_crossing(share: NDArray[np.float64], gain: NDArray[np.float64], level: float, gap: float) -> float:
@@ -314,7 +353,8 @@ def _first_crossing(share: NDArray[np.float64], gain: NDArray[np.float64], level
     wanted = level * gap
     if wanted <= 0:
         return 0.0
-    above = gain >= wanted
+    # What rounding takes from a peak that just touches the level is no miss.
+    above = gain >= wanted - _ROUNDING * gap
     end = int(np.argmax(above)) if above.any() else len(gain) - 1
     before_share, before_gain = (share[end - 1], gain[end - 1]) if end else (0.0, 0.0)
     rise = gain[end] - before_gain

@@ -118,7 +118,7 @@ class RouterResult:
         names = [item.name for item in fields(Figures)]
         found = {name: None if self.figures is None else _plain(getattr(self.figures, name)) for name in names}
         found["better_than_random"] = found["better_than_random"] or "cannot tell"
-        own = {
+        own: dict[str, Any] = {
             "n_used": self.n_used,
             "n_overlap": self.n_overlap,
             "seconds": self.seconds,
@@ -127,7 +127,7 @@ class RouterResult:
             "strong_rate_at_threshold": self.strong_rate,
             "quality_at_threshold": self.quality,
         }
-        return found | own
+        return found | {name: _plain(value) for name, value in own.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from prefroute._scoring import score_prompts
+from prefroute._scoring import ROUNDING, score_prompts
 from prefroute.calibration import Calibration
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, read_router, save_router, validated
@@ -35,6 +35,8 @@ class _Settings:
     method: Method
     slope: float
     intercept: float
+    x: list[float]
+    y: list[float]
 
 
 class CalibratedRouter(Router):
@@ -107,7 +109,10 @@ class CalibratedRouter(Router):
         texts = as_prompts(prompts)
         scores = score_prompts(inner, texts)
         fitted = fit_probabilities(scores, outcomes, groups=prompt_groups(texts), seed=seed)
-        return cls(router=inner, probabilities=fitted.calibration), fitted
+        made = cls(router=inner, probabilities=fitted.calibration)
+        if isinstance(router, CalibratedRouter):
+            made._take_over(router)
+        return made, fitted
 
     @property
     def pair(self) -> ModelPair:
@@ -128,17 +133,35 @@ class CalibratedRouter(Router):
 
     def win_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """Estimate P(strong model wins) for each prompt; see `Router.win_probability`."""
-        return self.probabilities(np.asarray(self.router.win_probability(prompts), dtype=np.float64))
+        return self._mapped(self.router.win_probability(prompts))
 
     async def awin_probability(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """The same without blocking the event loop, as the router within does it."""
-        return self.probabilities(np.asarray(await self.router.awin_probability(prompts), dtype=np.float64))
+        return self._mapped(await self.router.awin_probability(prompts))
+
+    def _take_over(self, other: CalibratedRouter) -> None:
+        """Decide as another map of the same router did, whose threshold may have been set since."""
+        self.on_error, self.time_limit = other.on_error, other.time_limit
+        back = other.probabilities.inverse
+        if other.threshold is not None:
+            inside = 0.0 <= other.threshold <= 1.0
+            self.threshold = (
+                self._mapped_threshold(float(back(np.array(other.threshold)))) if inside else other.threshold
+            )
+        if other.calibration is not None:
+            self.calibration = Calibration(self.probabilities(back(other.calibration.scores)))
 
     def _scores_asynchronously(self) -> bool:
         return self.router._scores_asynchronously()  # noqa: SLF001 - its hook
 
     def _is_quick(self, texts: list[str]) -> bool:
         return self.router._is_quick(texts)  # noqa: SLF001 - its hook
+
+    def _mapped(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        given = np.asarray(scores, dtype=np.float64)
+        # What is no probability stays none: a map would make one of anything.
+        usable = (given >= -ROUNDING) & (given <= 1.0 + ROUNDING)
+        return np.where(usable, self.probabilities(np.clip(given, 0.0, 1.0)), np.nan)
 
     def _mapped_threshold(self, threshold: float) -> float:
         # A threshold outside [0, 1] is above or below every score, and so stays.
@@ -147,24 +170,23 @@ class CalibratedRouter(Router):
     def _to_saved(self, folder: Path) -> SavedRouter:
         save_router(self.router, folder / ROUTER_FOLDER)
         found = self.probabilities
-        settings = _Settings(method=found.method, slope=found.slope, intercept=found.intercept)
-        return SavedRouter(settings=asdict(settings), tensors={"x": found.x, "y": found.y})
+        # In config.json, which is replaced last: saved over the router within, no file of that one is overwritten.
+        settings = _Settings(
+            method=found.method, slope=found.slope, intercept=found.intercept, x=found.x.tolist(), y=found.y.tolist()
+        )
+        return SavedRouter(settings=asdict(settings))
 
     @classmethod
     def _from_saved(cls, saved: SavedRouter, folder: Path) -> Self:
         settings = validated(_Settings, saved.settings, folder / CONFIG_FILE)
-        missing = {"x", "y"} - saved.tensors.keys()
-        if missing:
-            msg = f"{folder} lacks {', '.join(sorted(missing))}; save the router again"
-            raise PersistenceError(msg)
         inner = read_router(folder / ROUTER_FOLDER, None, saved.embedder, saved.device, saved.dtype)
         try:
             probabilities = ProbabilityCalibration(
                 method=settings.method,
                 slope=settings.slope,
                 intercept=settings.intercept,
-                x=saved.tensors["x"],
-                y=saved.tensors["y"],
+                x=np.array(settings.x),
+                y=np.array(settings.y),
             )
         except ConfigurationError as error:
             msg = f"{folder}: {error}"

@@ -323,6 +323,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
     def add(self, battles: Battles, *, progress: bool = False) -> AddedBattles:
         """Learn more battles. Tiers stay as they are until `refit()`, and so does the threshold.
 
+        A calibration is dropped, for scores are others then.
         Others may use the router meanwhile; of several writers one waits for the other. New prompts make a
         copy of the index, so collect battles and add them together.
 
@@ -341,6 +342,7 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             _ = data.sums  # Now, rather than at the next query.
             self.note_training_prompts(battles.prompts)
             self._data = data
+            self._forget_calibration()
         new_models = tuple(sorted(set(data.placement.models) - set(before)))
         if data.waiting:
             logger.warning("%d battles of models without a tier count only after refit()", data.waiting)
@@ -363,8 +365,15 @@ class SimilarityWeightedRouter(EmbeddingRouter):
             data = _with_held_out(data, self.base, self.ridge, self.seed, progress=progress)
             own = self.threshold == _median_score(self._data, self.pair)
             self._data = data
+            self._forget_calibration()
             if own:
                 self.threshold = _median_score(data, self.pair)
+
+    def _forget_calibration(self) -> None:
+        """Scores are others now, and so what a strong-call rate takes."""
+        if self.calibration is not None:
+            self.calibration = None
+            logger.warning("the calibration no longer holds and was dropped; calibrate again for strong_rate")
 
     def _copy(self, data: SimilarityData, pair: ModelPair, threshold: float | None) -> Self:
         copy = type(self)(
