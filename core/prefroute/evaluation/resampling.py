@@ -173,7 +173,7 @@ def resample(
         else:
             first = np.take(reached - weight, ranking.first, axis=1)
             before_middle = _row_dots(first + np.take(reached, ranking.last, axis=1), weighted) / 2
-        gained_in_all = weight @ ranked_gains
+        gained_in_all = weighted.sum(axis=1)
         gaps = gained_in_all / total
         found.gaps[part] = np.where(np.abs(gaps) <= smallest, 0.0, gaps)
         found.areas[part] = (total * gained_in_all - before_middle) / total**2
@@ -312,6 +312,11 @@ def compare(first: Resampled, second: Resampled, difference: float) -> Compariso
     return Comparison(difference, *interval(first.apgrs - second.apgrs), p_value)
 
 
+def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Not by BLAS: of vectors this long its threads wait for each other longer than they work."""
+    return float(np.einsum("i,i->", left, right))
+
+
 def _row_dots(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum of the products in each row, without a matrix of them."""
     sums: NDArray[np.float64] = np.einsum("ij,ij->i", left, right)
@@ -341,8 +346,8 @@ def _advantage(
         above = np.repeat(np.cumsum(gain_in_run) - gain_in_run / 2, lengths)
     products = (0.5 - middle / n) * excess
     # A prompt counts by its own rank, and by moving those of the others.
-    influence = products + sizes * (above - float(sizes @ above) / n) / n
-    error, total = float(np.sqrt(influence @ influence)), float(products.sum())
+    influence = products + sizes * (above - _dot(sizes, above) / n) / n
+    error, total = float(np.sqrt(_dot(influence, influence))), float(products.sum())
     return (total / error if error else 0.0), total
 
 
