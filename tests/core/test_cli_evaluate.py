@@ -80,7 +80,8 @@ def test_figures_of_every_router_and_baseline(run: Run, data: Path, trained: Pat
     assert "labels.csv: 400 prompts" in out
     for name in ("mine", "random *", "knn *", "oracle *"):
         assert name in out
-    assert "mine: " in out  # beside the length of the prompt
+    assert "mine: at its threshold of " in out
+    assert "prompt length alone" in out
 
 
 def test_prompts_learnt_from_are_left_out_unless_asked_for(run: Run, trained: Path, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_costs_are_told_and_unknown_ones_too(run: Run, data: Path, trained: Path
     prices.write_text(json.dumps({"big": {"input": 10, "output": 30}, "small": {"input": 1, "output": 2}}))
     arguments = ("evaluate", str(trained), "--data", str(data), *SIDES, "--resamples", "20")
     _, _, err = run(*arguments, "--prices", str(prices))
-    assert "what big and small costs is not known; it takes a price of that name" in err
+    assert "prices are known, tokens are not; give --input-tokens and --output-tokens" in err
     tokens = ("--prices", str(prices), "--input-tokens", "100", "--output-tokens", "200")
     _, out, _ = run(*arguments, *tokens, "--router-cost", "0.0001")
     assert "mine, cpt50: costs $" in out
@@ -164,6 +165,7 @@ def test_a_report_is_written(run: Run, data: Path, trained: Path, tmp_path: Path
     [
         (("nowhere",), "no saved router at nowhere"),
         (("random", "--strong", "bigger"), "no column 'bigger'"),
+        (("random", "--strong", "gpt", "--weak", "mix"), "no column 'gpt', 'mix'; columns: 'prompt'"),
         (("random", "--prompt-column", "question"), "no column 'question'"),
         (("random", "--json", "no/where/out.json"), "--json: there is no folder"),
         (("random", "--prices", "labels.csv"), "cannot be read as prices"),
@@ -189,7 +191,7 @@ def test_bad_rows_are_counted_and_excluded_prompts_left_out(run: Run, tmp_path: 
     names.write_text("\n".join(row["prompt"].upper() for row in rows(50)[:20]))
     arguments = ("evaluate", "random", "--data", str(file), *SIDES, "--resamples", "20")
     _, out, err = run(*arguments, "--exclude", str(names))
-    assert "some.csv: 30 prompts, 20 contaminated left out" in out
+    assert "some.csv: 30 prompts, 20 contaminated or excluded ones left out" in out
     assert "1 rows cannot be used: 1 x quality of small is not a number" in err
     status, _, err = run(*arguments, "--on-bad-row", "raise")
     assert status == 1
@@ -291,7 +293,7 @@ def test_a_budget_is_kept(run: Run, data: Path, tmp_path: Path) -> None:
     assert told["cost"] == pytest.approx(0.0005 + told["sample_rate"] * 0.0065)
     status, _, err = run("calibrate", *arguments, *names, *tokens)
     assert status == 1
-    assert "what the strong and the weak model costs is not known; give --prices" in err
+    assert "there is no price of 'gpt' nor of 'mini'; prices: none; give --prices" in err
     status, _, err = run("calibrate", *arguments[:-1], "0.1", *names, "--prices", str(prices), *tokens)
     assert "1,000 requests cost $0.5 at the least, above the budget of $0.1" in err
 
@@ -327,6 +329,42 @@ def test_a_quality_is_kept_on_prompts_that_the_router_did_not_learn_from(
     status, _, err = run("calibrate", str(trained), "--prompts", str(only), "--quality", "0.8", *SIDES)
     assert status == 1
     assert "the router learnt from every one of these prompts" in err
+
+
+def test_models_the_wrong_way_round_are_told(run: Run, data: Path, trained: Path) -> None:
+    swapped = ("--strong", "small", "--weak", "big")
+    status, _, err = run("calibrate", str(trained), "--prompts", str(data), "--quality", "0.9", *swapped)
+    assert (status, err) == (
+        2,
+        "prefroute: the router was trained with big as the strong model; --strong and --weak are swapped\n",
+    )
+    status, _, err = run("calibrate", "random", "--prompts", str(data), "--quality", "0.9", *swapped)
+    assert status == 1
+    assert "small does worse here than big" in err
+    _, _, err = run("evaluate", str(trained), "--data", str(data), *swapped, "--resamples", "20")
+    assert "mine was trained with big as the strong model; are --strong and --weak swapped?" in err
+
+
+def test_probabilities_that_need_no_map_leave_the_router_as_it_is(run: Run, tmp_path: Path) -> None:
+    router = PromptLengthRouter(slope=2.0)
+    router.save_pretrained(tmp_path / "mine")
+    generator = np.random.default_rng(0)
+    table = []
+    for length in generator.integers(20, 3000, 300).tolist():
+        won = generator.random() < router.win_probability(["x" * length])[0]
+        table.append({"prompt": "x" * length, "big": int(won), "small": int(not won)})
+    file = write(tmp_path / "judged.csv", table)
+    status, out, _ = run("calibrate", str(tmp_path / "mine"), "--prompts", str(file), "--probabilities", *SIDES)
+    assert status == 0
+    assert "no map is better: scores stay as they are" in out
+    assert isinstance(load_router(tmp_path / "mine"), PromptLengthRouter)
+
+
+def test_labels_of_a_map_count_as_learnt(run: Run, data: Path, trained: Path) -> None:
+    calibrated(run, str(trained), "--prompts", str(data), "--probabilities", *SIDES)
+    assert isinstance(load_router(trained), CalibratedRouter)
+    _, out, _ = run("evaluate", str(trained), "--data", str(data), *SIDES, "--resamples", "20", "--json", "-")
+    assert json.loads(out)["routers"]["mine"]["n_overlap"] == 400
 
 
 def test_probabilities_alone_keep_the_rate_that_was_calibrated(
@@ -407,6 +445,7 @@ def test_json_goes_into_a_pipe_and_through_a_link(run: Run, data: Path, tmp_path
         (("--strong-rate", "30"), "for 30 % pass 0.3"),
         (("--quality", "0.9"), "need --strong and --weak"),
         (("--quality", "90", *SIDES), "for 90 % pass 0.9"),
+        (("--budget", "-5", *SIDES), "--budget must be US dollars for 1,000 requests, above 0; got -5"),
         (("--strong-rate", "0.3", "--prompt-column", "question"), "Name the column with --prompt-column"),
     ],
 )

@@ -9,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefroute import load_router
+from prefroute.data import Battles
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError, PersistenceError
 from prefroute.evaluation import expected_calibration_error
 from prefroute.persistence import CONFIG_FILE
 from prefroute.probability import ProbabilityCalibration, fit_probabilities
 from prefroute.routers.baselines import PromptLengthRouter, RandomRouter
 from prefroute.routers.calibrated import CalibratedRouter
+from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
 from prefroute.testing import FixedRouter
+from prefroute.types import ModelPair
 
 PROMPTS = ["x" * length for length in range(1, 401)]
 
@@ -107,6 +110,17 @@ def test_a_map_over_a_map_keeps_the_decisions_of_the_first() -> None:
     assert [again.threshold_for(rate) >= 0 for rate in (0.1, 0.5)] == [True, True]
     assert again.calibration is not None
     assert len(again.calibration) == 400
+
+
+def test_more_battles_for_the_router_within_end_the_calibration(golden: Battles) -> None:
+    inner = SimilarityWeightedRouter.fit(golden, pair=ModelPair("big", "small"))
+    router = CalibratedRouter(router=inner, probabilities=MAPS[2])
+    router.calibrate(PROMPTS[:50], 0.3)
+    assert router.calibration is not None
+    inner.add(golden.map_prompts(lambda text: text + " Again."))
+    assert router.calibration is None
+    with pytest.raises(ConfigurationError, match="needs a calibrated router"):
+        router.threshold_for(0.3)
 
 
 def test_nonsense_of_the_router_within_is_no_score() -> None:

@@ -15,10 +15,13 @@ from prefroute.cli._options import OnBadRow, Turn  # noqa: TC001 - likewise
 from prefroute.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
-    from prefroute.costs import Prices
+    from collections.abc import Mapping
+
+    from prefroute.costs import Price, Prices
     from prefroute.data.report import TableError
     from prefroute.evaluation.benchmarks import Benchmark
     from prefroute.evaluation.savings import AnswerCosts
+    from prefroute.router import Router
     from prefroute.types import ModelPair
 
 _SILENT = logging.NullHandler()
@@ -217,6 +220,26 @@ def read_prompt_file(
             first = first or error
     msg = f"{first}. Name the column with --prompt-column"
     raise DataError(msg)
+
+
+def is_swapped(router: Router, pair: ModelPair) -> bool:
+    """Whether a router was trained for the same two models the other way round."""
+    own = getattr(router, "pair", None)
+    return own is not None and (own.strong, own.weak) == (pair.weak, pair.strong)
+
+
+def unpriced(costs: AnswerCosts, prices: PriceOptions, benchmark: Benchmark) -> str:
+    """What is missing to know what the answers cost; empty where nothing is."""
+    pair = benchmark.pair
+    unknown = [name for name, column in ((pair.strong, costs.strong), (pair.weak, costs.weak)) if column is None]
+    if not unknown:
+        return ""
+    listed: Mapping[str, Price | None] = prices.read() or {}
+    unlisted = [name for name in unknown if listed.get(name) is None]
+    if unlisted:
+        names = ", ".join(map(repr, listed)) or "none; give --prices"
+        return f"there is no price of {' nor of '.join(map(repr, unlisted))}; prices: {names}"
+    return "prices are known, tokens are not; give --input-tokens and --output-tokens, or columns of tokens or costs"
 
 
 def a_thousand(cost: float | None) -> str:

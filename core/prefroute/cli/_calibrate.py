@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, read_data, read_prompt_file
+from prefroute.cli._benchmark import (
+    ColumnOptions,
+    PriceOptions,
+    a_thousand,
+    is_swapped,
+    read_data,
+    read_prompt_file,
+    unpriced,
+)
 from prefroute.cli._console import printable, show, visible
 from prefroute.cli._learning import check_output, needs, shows_progress
 from prefroute.cli._options import with_options
@@ -111,6 +120,7 @@ def calibrate(
         judged = target.quality is not None or probabilities
         benchmark = _answers(prompts, strong, weak, columns, quality=judged)
         if judged:
+            _check_sides(chosen, benchmark)
             benchmark = _unseen(chosen, benchmark)
         texts = list(benchmark.prompts)
     else:
@@ -118,6 +128,7 @@ def calibrate(
     from prefroute._scoring import score_prompts
     from prefroute.calibration import Calibration
     from prefroute.data import seen_prompts
+    from prefroute.routers.calibrated import CalibratedRouter
 
     told: dict[str, Any] = {}
     if probabilities and benchmark is not None:
@@ -131,7 +142,7 @@ def calibrate(
     if found is not None:
         chosen.calibration, chosen.threshold = calibration, found.threshold
         told = {**found.as_dict(), **reached, **told}
-    told["saved"] = _save(chosen, router, output, whole=probabilities)
+    told["saved"] = _save(chosen, router, output, whole=probabilities and isinstance(chosen, CalibratedRouter))
     if chosen.training_prompts is not None and (learnt := int(seen_prompts(texts, chosen.training_prompts).sum())):
         sys.stderr.write(
             f"prefroute: warning: the router learnt from {learnt:,} of these {len(texts):,} prompts; it may score "
@@ -148,6 +159,9 @@ def _check(target: TargetOptions, *, probabilities: bool, strong: str | None, we
         from prefroute.calibration import as_strong_rate
 
         as_strong_rate(target.strong_rate)
+    if target.budget is not None and not (math.isfinite(target.budget) and target.budget > 0):
+        msg = f"--budget must be US dollars for 1,000 requests, above 0; got {target.budget:g}"
+        raise ConfigurationError(msg)
     if (target.needs_answers or probabilities) and (strong is None or weak is None):
         what = "--quality and --probabilities need" if target.budget is None else "--budget needs"
         msg = f"{what} --strong and --weak: the columns of both models' qualities, or the models' names in the prices"
@@ -198,16 +212,35 @@ def _with_probabilities(router: Router, benchmark: Benchmark, seed: int) -> tupl
     from prefroute.routers.calibrated import CalibratedRouter
 
     made, fitted = CalibratedRouter.fit(router, benchmark.prompts, outcomes_of(benchmark.gains), seed=seed)
-    return made, fitted.as_dict()
+    # Scores that no map betters stay as they are, and so does the kind of router.
+    is_plain = fitted.calibration.method == "none" and not isinstance(router, CalibratedRouter)
+    return router if is_plain else made, fitted.as_dict()
+
+
+def _check_sides(router: Router, benchmark: Benchmark) -> None:
+    """Refuse models the wrong way round: all weak would then keep more than all of the quality."""
+    pair, strong, weak = benchmark.pair, float(benchmark.strong.mean()), float(benchmark.weak.mean())
+    if is_swapped(router, pair):
+        msg = f"the router was trained with {pair.weak} as the strong model; --strong and --weak are swapped"
+        raise ConfigurationError(msg)
+    if strong < weak:
+        msg = (
+            f"{pair.strong} does worse here than {pair.weak}, {strong:.4g} against {weak:.4g}, so the weak model alone "
+            "would do; are --strong and --weak swapped?"
+        )
+        raise DataError(msg)
 
 
 def _unseen(router: Router, benchmark: Benchmark) -> Benchmark:
     """The prompts that the router did not learn from: what it recovers of others is better than it will do."""
     from prefroute.data import seen_prompts
+    from prefroute.routers.calibrated import CalibratedRouter
 
-    if router.training_prompts is None:
+    # What a map was fitted on, it may be fitted on anew: it changes no ranking.
+    learnt = (router.router if isinstance(router, CalibratedRouter) else router).training_prompts
+    if learnt is None:
         return benchmark
-    seen = seen_prompts(benchmark.prompts, router.training_prompts)
+    seen = seen_prompts(benchmark.prompts, learnt)
     if seen.all():
         msg = "the router learnt from every one of these prompts; --quality and --probabilities need others"
         raise DataError(msg)
@@ -233,12 +266,7 @@ def _rank(
         return None, {}
     costs = prices.costs(benchmark)
     if costs.strong is None or costs.weak is None:
-        unknown = [name for name, column in zip(("strong", "weak"), costs, strict=True) if column is None]
-        msg = (
-            f"what the {' and the '.join(unknown)} model costs is not known; give --prices with its name as --strong "
-            "or --weak, and --input-tokens and --output-tokens, or columns of tokens or costs"
-        )
-        raise DataError(msg)
+        raise DataError(unpriced(costs, prices, benchmark))
     paid = rank_for_budget(scores, costs.strong, costs.weak, target.budget / 1000.0)
     return paid.rank, {"cost": paid.cost}
 
@@ -286,7 +314,8 @@ def _tell(target: TargetOptions, found: CalibratedThreshold | None, told: dict[s
     if "probabilities" in told:
         item = told["probabilities"]
         errors = f"{item['ece_before']:.3f} before, {item['ece_after']:.3f} after"
-        show(f"probabilities: {item['method']}; expected calibration error {errors}")
+        kept = "no map is better: scores stay as they are" if item["method"] == "none" else item["method"]
+        show(f"probabilities: {kept}; expected calibration error {errors}")
     if told["saved"] is not None:
         show(f"saved     {visible(told['saved'])}")
 
@@ -299,6 +328,8 @@ def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: di
         warnings.append("nothing is saved: this router has no folder of yours; name one with --output")
     if found is None:
         return warnings
+    if target.quality is not None and found.sample_rate == 1.0:
+        warnings.append("no cheaper threshold can be shown to keep that quality: everything goes to the strong model")
     if target.strong_rate is not None and found.tied:
         warnings.append(
             f"{found.tied:,} prompts share the score where {target.strong_rate:.1%} would be cut; prompts of one score "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, read_data
+from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, is_swapped, read_data, unpriced
 from prefroute.cli._console import plain, printable, show, visible
 from prefroute.cli._learning import shows_progress
 from prefroute.cli._options import SeedOption, with_options
@@ -220,19 +220,15 @@ def _write_text(path: Path, text: str) -> None:
 
 def _unpriced(costs: AnswerCosts, prices: PriceOptions, benchmark: Benchmark) -> list[str]:
     """What was said of prices and does not tell what answers cost."""
-    pair = benchmark.pair
     if prices.prices is None and prices.input_tokens is None:
         return []
-    unknown = [name for name, column in ((pair.strong, costs.strong), (pair.weak, costs.weak)) if column is None]
-    if not unknown:
-        return []
-    wanted = "a price of that name in --prices, and --input-tokens and --output-tokens or columns of tokens"
-    return [f"what {' and '.join(unknown)} costs is not known; it takes {wanted}"]
+    missing = unpriced(costs, prices, benchmark)
+    return [missing] if missing else []
 
 
 def _warnings(found: Evaluation, routers: dict[str, Router]) -> list[str]:
     told = []
-    for name in routers:
+    for name, router in routers.items():
         result = found.results[name]
         if result.n_overlap is None:
             told.append(f"what {name} learnt from is not known: it may be measured on its own training prompts")
@@ -241,15 +237,24 @@ def _warnings(found: Evaluation, routers: dict[str, Router]) -> list[str]:
         elif not result.n_used:
             told.append(f"{name} learnt from every prompt of the data, so there is nothing to measure it on")
         elif result.n_overlap:
-            told.append(f"{name} learnt from {result.n_overlap:,} of the prompts; they are left out for it")
+            few = f"; the {result.n_used:,} that remain are few" if result.n_used < _FEW else ""
+            told.append(f"{name} learnt from {result.n_overlap:,} of the prompts; they are left out for it{few}")
+        told += _swapped(name, router, found)
     if len(found.benchmark) < _FEW:
         told.append(f"{len(found.benchmark)} prompts are few: intervals are wide, and a real advantage may not show")
     return told
 
 
+def _swapped(name: str, router: Router, found: Evaluation) -> list[str]:
+    asked = found.benchmark.pair
+    if not is_swapped(router, asked):
+        return []
+    return [f"{name} was trained with {asked.weak} as the strong model; are --strong and --weak swapped?"]
+
+
 def _header(found: Evaluation) -> list[str]:
     benchmark, pair = found.benchmark, found.benchmark.pair
-    removed = f", {benchmark.removed} contaminated left out" if benchmark.removed else ""
+    removed = f", {benchmark.removed} contaminated or excluded ones left out" if benchmark.removed else ""
     return [
         f"{benchmark.name}: {len(benchmark):,} prompts{removed}",
         f"strong: {pair.strong}, mean quality {benchmark.strong.mean():.4g}",
@@ -270,9 +275,11 @@ def _table(found: Evaluation) -> Table:
         figures = result.figures
         label = Text(printable(name) + (" *" if result.is_baseline else ""))
         if figures is None:
-            table.add_row(label, "0", "-", "-", "-", "cannot tell")
+            table.add_row(label, "0", "-", "-", "-", "not measured")
             continue
-        area = _number(figures.apgr, ".3f") + f" ({_ends(figures.apgr_low, figures.apgr_high)})"
+        area = _number(figures.apgr, ".3f")
+        if not math.isnan(figures.apgr_low) and not math.isnan(figures.apgr_high):
+            area += f" ({_ends(figures.apgr_low, figures.apgr_high)})"
         shares = (_number(figures.cpt50, ".1%"), _number(figures.cpt80, ".1%"))
         table.add_row(label, f"{result.n_used:,}", area, *shares, figures.better_than_random)
     return table
@@ -285,14 +292,27 @@ def _verdicts(found: Evaluation) -> list[str]:
         lines.append(
             f"{benchmark.pair.strong} is no better than {benchmark.pair.weak} here: there is no gap to recover."
         )
-    return [*lines, *(line for result in found.results.values() if (line := _against_length(found, result)))]
+    for result in found.results.values():
+        if not result.is_baseline:
+            lines += [line for line in (_at_threshold(result), _against_length(found, result)) if line]
+    return lines
+
+
+def _at_threshold(result: RouterResult) -> str:
+    """What the router does as it is set."""
+    if result.threshold is None or result.strong_rate is None or result.quality is None:
+        return ""
+    return (
+        f"{result.name}: at its threshold of {result.threshold:.4g} {result.strong_rate:.1%} strong calls, "
+        f"mean quality {result.quality:.4g}"
+    )
 
 
 def _against_length(found: Evaluation, result: RouterResult) -> str:
     """How a router does beside the length of the prompt."""
-    if result.is_baseline:
-        return ""
     for item in found.comparisons:
+        if math.isnan(item.result.low) or item.result.low == item.result.high:
+            continue  # nothing to say, or the same scores
         if {item.first, item.second} == {result.name, "prompt-length"} and item.first != item.second:
             sign = 1.0 if item.first == result.name else -1.0
             ends = sorted((sign * item.result.low, sign * item.result.high))

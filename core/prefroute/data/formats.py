@@ -282,7 +282,7 @@ def _unrecognised(found: Sequence[str], hints: Hints, name: str, layouts: Mappin
             return TableError(msg, ". Say with columns={'prompt': ...} which it is", "prompt")
     lacking = tuple(model for model in hints.models if model not in found)
     expects_models = hints.format == "responses" or (hints.format is None and "model_a" not in found)
-    if expects_models and (len(lacking) < len(hints.models) or _meant(lacking, found)):
+    if expects_models and lacking and (hints.format or len(lacking) < len(hints.models) or _meant(lacking, found)):
         msg = f"{name}: no column {', '.join(map(repr, lacking))}; columns: {listed}{_meant(lacking, found)}"
         return TableError(msg)
     if hints.format is not None:

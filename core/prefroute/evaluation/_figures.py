@@ -27,7 +27,7 @@ from prefroute.evaluation._drawing import (
     title,
 )
 from prefroute.evaluation._format import counted, number, percent, quality, shown, threshold
-from prefroute.evaluation._verdict import routers_of
+from prefroute.evaluation._verdict import measured_of
 from prefroute.evaluation.metrics import CostQualityCurve, cost_quality_curve
 from prefroute.evaluation.reliability import outcomes_of, reliability
 from prefroute.evaluation.resampling import interval
@@ -228,7 +228,7 @@ def _recovery(lines: Sequence[_Line], subject: str) -> Drawn:
 
 def _lines(evaluation: Evaluation) -> list[_Line]:
     """Routers, the baselines in grey but the coin, whose line is known, and the oracle at the end."""
-    measured = [result for result in routers_of(evaluation) if result.figures is not None][:CURVES]
+    measured = measured_of(evaluation)[:CURVES]
     band = 0.14 if len(measured) <= _CROWDED else 0.06
     looks: list[tuple[RouterResult, dict[str, Any], float]] = []
     for place, result in enumerate(measured):

@@ -31,6 +31,9 @@ LENGTH = "prompt-length"
 FEW_PROMPTS = 100
 """Fewer different prompts than that are called few."""
 
+FEWEST_LEFT = 30
+"""Prompts that must be left of more for a router to be drawn and ranked beside others."""
+
 LEVELS = ((0.5, "cpt50"), (0.8, "cpt80"))
 
 _AGAINST_RANDOM = {
@@ -93,6 +96,15 @@ class RouterVerdict:
 def routers_of(evaluation: Evaluation) -> list[RouterResult]:
     """Those that were asked for, without the baselines."""
     return [result for result in evaluation.results.values() if not result.is_baseline]
+
+
+def measured_of(evaluation: Evaluation) -> list[RouterResult]:
+    """Those that figures are drawn of: a curve of the few prompts that overlap has left would look too sure."""
+    return [
+        result
+        for result in routers_of(evaluation)
+        if result.figures is not None and (result.n_used >= FEWEST_LEFT or bool(result.used.all()))
+    ]
 
 
 def verdicts(evaluation: Evaluation, groups: NDArray[np.int64]) -> list[RouterVerdict]:
@@ -287,7 +299,7 @@ def _models(evaluation: Evaluation, *, few: bool) -> Statement:
 
 def _best(evaluation: Evaluation, *, few: bool) -> Statement | None:
     """A router is called best only where it beats each other one, the tests being as many as the others."""
-    names = [result.name for result in routers_of(evaluation) if result.figures is not None]
+    names = [result.name for result in measured_of(evaluation)]
     others = len(names) - 1
     if others < 1:
         return None

@@ -12,7 +12,7 @@ from prefroute._version import __version__
 from prefroute.errors import MissingExtraError
 from prefroute.evaluation import _drawing, _figures, _tables
 from prefroute.evaluation._format import count, listed, named, percent, printable, quality, shown, threshold
-from prefroute.evaluation._verdict import LENGTH, routers_of, statements, verdicts
+from prefroute.evaluation._verdict import FEWEST_LEFT, LENGTH, measured_of, statements, verdicts
 from prefroute.evaluation.resampling import PERMUTATIONS
 from prefroute.persistence import write_atomically
 
@@ -97,7 +97,7 @@ def _template() -> Any:
 def _content(evaluation: Evaluation, savings: Mapping[str, Mapping[str, Savings]], figures: Path) -> dict[str, Any]:
     """What the template is filled with; the figures are written on the way."""
     benchmark, groups = evaluation.benchmark, evaluation.benchmark.groups
-    measured = [result for result in routers_of(evaluation) if result.figures is not None]
+    measured = measured_of(evaluation)
     each = enumerate(measured[:ROUTERS], 1)
     return {
         "benchmark": named(benchmark.name),
@@ -120,6 +120,7 @@ def _content(evaluation: Evaluation, savings: Mapping[str, Mapping[str, Savings]
         "resamples": count(evaluation.resamples),
         "seed": evaluation.seed,
         "few_rows": _tables.FEW_ROWS,
+        "fewest_left": FEWEST_LEFT,
         "version": __version__,
     }
 
@@ -133,7 +134,7 @@ def _facts(evaluation: Evaluation, different: int) -> list[tuple[str, str]]:
         ("Strong model", f"{named(benchmark.pair.strong)}, mean quality {quality(float(benchmark.strong.mean()))}"),
         ("Weak model", f"{named(benchmark.pair.weak)}, mean quality {quality(float(benchmark.weak.mean()))}"),
         ("Prompts", prompts),
-        ("Contaminated prompts removed", count(benchmark.removed)),
+        *([("Contaminated or excluded prompts", count(benchmark.removed))] if benchmark.removed else []),
         ("Prompts a router was trained on", "counted" if evaluation.kept_overlap else "left out where known"),
         ("Written", f"{datetime.now(UTC).date().isoformat()} by prefroute {__version__}"),
     ]

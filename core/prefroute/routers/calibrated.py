@@ -45,6 +45,8 @@ class CalibratedRouter(Router):
     Its threshold and its calibration of strong-call rates are those of the other router, mapped, so it decides as
     that one does.
 
+    What else the other router can do, `add` and `with_pair` say, is asked of it: `calibrated.router`.
+
     Attributes:
         router: The other router.
         probabilities: The map.
@@ -70,12 +72,23 @@ class CalibratedRouter(Router):
             raise ConfigurationError(msg)
         self.router = router
         self.probabilities = probabilities
+        self._calibration: tuple[Calibration, NDArray[np.uint64] | None] | None = None
         self.on_error, self.time_limit = router.on_error, router.time_limit
         self.validation, self.training_prompts = router.validation, router.training_prompts
         if router.threshold is not None:
             self.threshold = self._mapped_threshold(router.threshold)
         if router.calibration is not None:
             self.calibration = Calibration(probabilities(router.calibration.scores))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The scores of a sample of prompts; None again once the router within has learnt more since."""
+        kept = self._calibration
+        return None if kept is None or kept[1] is not self.router.training_prompts else kept[0]
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration | None) -> None:
+        self._calibration = None if calibration is None else (calibration, self.router.training_prompts)
 
     @classmethod
     def fit(
@@ -110,6 +123,7 @@ class CalibratedRouter(Router):
         scores = score_prompts(inner, texts)
         fitted = fit_probabilities(scores, outcomes, groups=prompt_groups(texts), seed=seed)
         made = cls(router=inner, probabilities=fitted.calibration)
+        made.note_training_prompts(texts)
         if isinstance(router, CalibratedRouter):
             made._take_over(router)
         return made, fitted
