@@ -28,6 +28,8 @@ from prefroute.persistence import load_router, own_folder, save_calibration
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -115,19 +117,9 @@ def calibrate(
     if probabilities:
         needs("sklearn", "calibrating probabilities", "eval")
     chosen = load_router(router)
-    benchmark = None
-    if target.needs_answers or probabilities:
-        judged = target.quality is not None or probabilities
-        benchmark = _answers(prompts, strong, weak, columns, quality=judged)
-        if judged:
-            _check_sides(chosen, benchmark)
-            benchmark = _unseen(chosen, benchmark)
-        texts = list(benchmark.prompts)
-    else:
-        texts = _prompts(prompts, columns)
+    benchmark, texts = _sample(target, columns, prompts, (strong, weak), chosen, probabilities=probabilities)
     from prefroute._scoring import score_prompts
     from prefroute.calibration import Calibration
-    from prefroute.data import seen_prompts
     from prefroute.routers.calibrated import CalibratedRouter
 
     told: dict[str, Any] = {}
@@ -143,11 +135,6 @@ def calibrate(
         chosen.calibration, chosen.threshold = calibration, found.threshold
         told = {**found.as_dict(), **reached, **told}
     told["saved"] = _save(chosen, router, output, whole=probabilities and isinstance(chosen, CalibratedRouter))
-    if chosen.training_prompts is not None and (learnt := int(seen_prompts(texts, chosen.training_prompts).sum())):
-        sys.stderr.write(
-            f"prefroute: warning: the router learnt from {learnt:,} of these {len(texts):,} prompts; it may score "
-            "others differently, so calibrate with prompts that it has not seen\n"
-        )
     _tell(target, found, told, as_json=as_json)
 
 
@@ -217,6 +204,42 @@ def _with_probabilities(router: Router, benchmark: Benchmark, seed: int) -> tupl
     return router if is_plain else made, fitted.as_dict()
 
 
+def _sample(
+    target: TargetOptions,
+    columns: ColumnOptions,
+    path: Path,
+    names: tuple[str | None, str | None],
+    router: Router,
+    *,
+    probabilities: bool,
+) -> tuple[Benchmark | None, list[str]]:
+    """The prompts, with what is known of both models' answers where that is needed."""
+    judged = target.quality is not None or probabilities
+    benchmark = _answers(path, *names, columns, quality=judged) if judged or target.needs_answers else None
+    if benchmark is not None and judged:
+        _check_sides(router, benchmark)
+        benchmark = _unseen(router, benchmark)
+        return benchmark, list(benchmark.prompts)
+    texts = _prompts(path, columns) if benchmark is None else list(benchmark.prompts)
+    if learnt := int(_learnt(router, texts).sum()):
+        sys.stderr.write(
+            f"prefroute: warning: the router learnt from {learnt:,} of these {len(texts):,} prompts; it may score "
+            "others differently, so calibrate with prompts that it has not seen\n"
+        )
+    return benchmark, texts
+
+
+def _learnt(router: Router, texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Prompts that the router learnt from; those that only a map of its scores was fitted on are none."""
+    import numpy as np
+
+    from prefroute.data import seen_prompts
+    from prefroute.routers.calibrated import CalibratedRouter
+
+    known = (router.router if isinstance(router, CalibratedRouter) else router).training_prompts
+    return np.zeros(len(texts), dtype=bool) if known is None else seen_prompts(texts, known)
+
+
 def _check_sides(router: Router, benchmark: Benchmark) -> None:
     """Refuse models the wrong way round: all weak would then keep more than all of the quality."""
     pair, strong, weak = benchmark.pair, float(benchmark.strong.mean()), float(benchmark.weak.mean())
@@ -233,14 +256,7 @@ def _check_sides(router: Router, benchmark: Benchmark) -> None:
 
 def _unseen(router: Router, benchmark: Benchmark) -> Benchmark:
     """The prompts that the router did not learn from: what it recovers of others is better than it will do."""
-    from prefroute.data import seen_prompts
-    from prefroute.routers.calibrated import CalibratedRouter
-
-    # What a map was fitted on, it may be fitted on anew: it changes no ranking.
-    learnt = (router.router if isinstance(router, CalibratedRouter) else router).training_prompts
-    if learnt is None:
-        return benchmark
-    seen = seen_prompts(benchmark.prompts, learnt)
+    seen = _learnt(router, benchmark.prompts)
     if seen.all():
         msg = "the router learnt from every one of these prompts; --quality and --probabilities need others"
         raise DataError(msg)
