@@ -385,7 +385,8 @@ def test_the_page_and_its_figures_are_written(page_path: Path) -> None:
     assert headings[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(headings))
     assert page.all("html") == [{"lang": "en"}]
-    for wanted in ("Routing on toy", "big, mean quality", "unknown", "Contaminated or excluded prompts 7", "by prefroute"):
+    asked = ("Routing on toy", "big, mean quality", "unknown", "Contaminated or excluded prompts 7", "by prefroute")
+    for wanted in asked:
         assert wanted in page.text
 
 
