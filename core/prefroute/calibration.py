@@ -8,8 +8,9 @@ Beta(r + 1, n - r) at the next one, whatever the distribution of the scores: the
 2.5 % point of the first to the upper 2.5 % point of the second, so it holds wherever between the two scores the
 threshold lies. It needs no label and no model of the scores.
 
-A binomial interval (Clopper-Pearson) for the next m prompts would be too narrow: it takes the threshold for given,
-and leaves out that it was chosen on this very sample, and that the next m prompts vary too.
+A binomial interval (Clopper-Pearson) for the next m prompts would be too narrow: it is one of the long-run rate, which
+the interval here becomes as m grows, and leaves out that the next m prompts vary too. Where labels or costs chose the
+rank, as for a quality or a budget, the interval of the rate holds nearly, not exactly.
 
 Ties: prompts of one score go the same way, so a run of equal scores that the threshold would cut goes whole to the
 side that leaves the rate nearest to the wanted one, and to the weak side where both are as near. For a score that many

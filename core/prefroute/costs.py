@@ -1,7 +1,7 @@
 """What routing costs and saves: prices as data, unknown prices as unknown, savings with their sign.
 
-The prices that come along are those of the two models of RouteLLM's paper (arXiv 2406.18665, section 5.3 and appendix:
-$24.7 and $0.24 per million tokens at 95 input and 264 output tokens); give your own models' prices.
+The prices that come along are those of the two models of RouteLLM's paper (arXiv 2406.18665, section 5.4 and appendix
+D: $24.7 and $0.24 per million tokens at 95 input and 264 output tokens); give your own models' prices.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Two things are watched: the share of scores at or above the threshold, and how s
 calibration sample. If traffic is drawn as the sample was, the chances of these classes are, over samples, Dirichlet
 distributed with the classes' sizes in the sample for parameters (coverages of order statistics), so what traffic does
 has a known probability. It is compared with that under a mixture of wider distributions around the same centre. The
-ratio is an e-value: if nothing has changed it ever exceeds 20, however often one looks, with a chance of at most 5 %
+ratio is an e-value: if nothing has changed it ever reaches 20, however often one looks, with a chance of at most 5 %
 (Ville's inequality; Ramdas et al., "Game-theoretic statistics and safe anytime-valid inference", 2023). A usual test,
 looked at after every prompt, would raise a false alarm sooner or later.
 """
@@ -43,8 +43,8 @@ class DriftReport:
         calibrated_rate: The share that the calibration predicts.
         low: Lower end of the 95 % prediction interval for this many prompts; None before the first.
         high: Upper end.
-        e_value: Evidence that traffic has changed; without a change it ever exceeds 20 with a chance of at most 5 %.
-        drifted: Whether it exceeds 20.
+        e_value: Evidence that traffic has changed; without a change it ever reaches 20 with a chance of at most 5 %.
+        drifted: Whether it is 20 or more.
     """
 
     n: int

@@ -110,6 +110,18 @@ def test_the_layout_of_a_folder_is_told_by_its_files(tmp_path: Path) -> None:
     assert (found.prompts, found.removed) == (("Two?",), 1)
 
 
+def test_mmlu_is_read_as_routellms_repository_keeps_it(tmp_path: Path) -> None:
+    tables = tmp_path / "mmlu" / "responses"
+    tables.mkdir(parents=True)
+    for domain in ("anatomy", "law"):
+        (tables / f"mmlu_{domain}.csv").write_text(f"prompt,big,small\n{domain} one,1,0\n{domain} two,1,1\n")
+    (tmp_path / "mmlu" / "contaminated_prompts.jsonl").write_text(json.dumps({"eval_prompt": "law one"}))
+    for folder in (tables, tables.parent):
+        found = read_folder(folder, PAIR)
+        assert found.prompts == ("anatomy one", "anatomy two", "law two")
+        assert (found.categories, found.removed) == (("anatomy", "anatomy", "law"), 1)
+
+
 def test_a_contaminated_second_turn_takes_its_question_along(tmp_path: Path) -> None:
     questions = [{"question_id": n, "category": "c", "turns": [f"first {n}", f"second {n}"]} for n in range(3)]
     scores = [

@@ -352,7 +352,7 @@ def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: di
             f"go the same way, so the rate is {found.sample_rate:.1%} here"
         )
     if max(found.high - found.strong_rate, found.strong_rate - found.low) > WITHIN:
-        needed = prompts_needed(found.strong_rate)
+        needed = prompts_needed(found.strong_rate if target.strong_rate is None else target.strong_rate)
         if needed > found.n:
             warnings.append(
                 f"{found.n:,} prompts leave the rate open from {found.low:.1%} to {found.high:.1%}; to be within "

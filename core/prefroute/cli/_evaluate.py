@@ -241,7 +241,8 @@ def _warnings(found: Evaluation, routers: dict[str, Router]) -> list[str]:
             told.append(f"{name} learnt from {result.n_overlap:,} of the prompts; they are left out for it{few}")
         told += _swapped(name, router, found)
     if len(found.benchmark) < _FEW:
-        told.append(f"{len(found.benchmark)} prompts are few: intervals are wide, and a real advantage may not show")
+        few = f"{len(found.benchmark)} {'prompt is' if len(found.benchmark) == 1 else 'prompts are'} few"
+        told.append(f"{few}: intervals are wide, and a real advantage may not show")
     return told
 
 
@@ -256,7 +257,7 @@ def _header(found: Evaluation) -> list[str]:
     benchmark, pair = found.benchmark, found.benchmark.pair
     removed = f", {benchmark.removed} contaminated or excluded ones left out" if benchmark.removed else ""
     return [
-        f"{benchmark.name}: {len(benchmark):,} prompts{removed}",
+        f"{benchmark.name}: {len(benchmark):,} prompt{'s' if len(benchmark) > 1 else ''}{removed}",
         f"strong: {pair.strong}, mean quality {benchmark.strong.mean():.4g}",
         f"weak:   {pair.weak}, mean quality {benchmark.weak.mean():.4g}",
     ]

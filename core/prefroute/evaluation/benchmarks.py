@@ -32,6 +32,8 @@ ROUTELLM_PAIR = ModelPair(strong="gpt-4-1106-preview", weak="mistralai/Mixtral-8
 CONTAMINATED_FILE = "contaminated_prompts.jsonl"
 """Where RouteLLM's layout lists the prompts that were too near to its training data."""
 
+RESPONSES_FOLDER = "responses"
+
 COLUMNS = (
     *("strong_cost", "weak_cost"),
     *("input_tokens", "strong_output_tokens", "weak_output_tokens"),
@@ -206,7 +208,7 @@ def read_mmlu(folder: str | Path, pair: ModelPair = ROUTELLM_PAIR) -> Benchmark:
     """Read MMLU in RouteLLM's layout: `mmlu_<domain>.csv` and a list of contaminated prompts.
 
     Args:
-        folder: Where the files lie.
+        folder: Where the files lie; the tables may lie in `responses` below the list, as in RouteLLM's repository.
         pair: The columns.
 
     Returns:
@@ -215,7 +217,7 @@ def read_mmlu(folder: str | Path, pair: ModelPair = ROUTELLM_PAIR) -> Benchmark:
     Raises:
         DataError: The files are not there, or cannot be read.
     """
-    files = sorted(Path(folder).glob("mmlu_*.csv"))
+    files = sorted(Path(folder).glob("mmlu_*.csv")) or sorted(Path(folder).glob(f"{RESPONSES_FOLDER}/mmlu_*.csv"))
     if not files:
         msg = f"{folder} holds no mmlu_*.csv"
         raise DataError(msg)
@@ -280,7 +282,12 @@ def read_mt_bench(folder: str | Path, pair: ModelPair = ROUTELLM_PAIR) -> Benchm
     return _decontaminated(whole, folder, also=dict(zip(last, first, strict=True)))
 
 
-LAYOUTS = {"mmlu_*.csv": read_mmlu, "gsm8k_responses.csv": read_gsm8k, "judgements.jsonl": read_mt_bench}
+LAYOUTS = {
+    "mmlu_*.csv": read_mmlu,
+    f"{RESPONSES_FOLDER}/mmlu_*.csv": read_mmlu,
+    "gsm8k_responses.csv": read_gsm8k,
+    "judgements.jsonl": read_mt_bench,
+}
 """What reads a folder, by a file that it holds."""
 
 
@@ -307,6 +314,8 @@ def read_folder(folder: str | Path, pair: ModelPair = ROUTELLM_PAIR) -> Benchmar
 def _decontaminated(whole: Benchmark, folder: str | Path, also: Mapping[str, str] | None = None) -> Benchmark:
     """Without the prompts of the folder's list; `also` has the prompt that goes by another text of it."""
     path = Path(folder) / CONTAMINATED_FILE
+    if not path.is_file() and Path(folder).resolve().name == RESPONSES_FOLDER:
+        path = Path(folder).resolve().parent / CONTAMINATED_FILE
     if not path.is_file():
         return whole
     listed = read_prompts(path, "eval_prompt")

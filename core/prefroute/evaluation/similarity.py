@@ -24,7 +24,7 @@ def benchmark_data_similarity(
 ) -> float:
     """Mean over a benchmark's prompts of the largest cosine to a training prompt.
 
-    RouteLLM (arXiv 2406.18665, section 5.2) uses it to tell beforehand where a router will do well.
+    RouteLLM (arXiv 2406.18665, section 5.3) uses it to tell beforehand where a router will do well.
 
     Args:
         benchmark_prompts: Texts, at least one.
