@@ -282,9 +282,11 @@ def _unrecognised(found: Sequence[str], hints: Hints, name: str, layouts: Mappin
             return TableError(msg, ". Say with columns={'prompt': ...} which it is", "prompt")
     lacking = tuple(model for model in hints.models if model not in found)
     expects_models = hints.format == "responses" or (hints.format is None and "model_a" not in found)
-    if expects_models and lacking and (hints.format or len(lacking) < len(hints.models) or _meant(lacking, found)):
-        msg = f"{name}: no column {', '.join(map(repr, lacking))}; columns: {listed}{_meant(lacking, found)}"
+    msg = f"{name}: no column {', '.join(map(repr, lacking))}; columns: {listed}{_meant(lacking, found)}"
+    if expects_models and (len(lacking) < len(hints.models) or _meant(lacking, found)):
         return TableError(msg)
+    if expects_models and hints.format is not None and lacking:
+        return TableError(msg, f"; say with columns= which column holds what{formats}", "columns")
     if hints.format is not None:
         msg = f"{name}: its columns do not fit format {hints.format}"
         return TableError(msg, f"; say with columns= which column holds what{formats}", "columns")
