@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefroute._limits import Failure
-from prefroute._scoring import ROUNDING
 from prefroute.errors import PrefrouteError, RouterError, ScoreError, ThresholdError
 from prefroute.inputs import as_on_error, as_threshold, as_time_limit
 from prefroute.types import RoutingDecision
@@ -22,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _NUMBERS = "biufO"
 """Kinds of numpy dtype that scores may have; an object is asked for its float."""
+
+ROUNDING = 1e-6
+"""How far outside [0, 1] a score may lie: a float32 softmax can add up to a little more than 1."""
 
 
 @dataclass(frozen=True, slots=True)

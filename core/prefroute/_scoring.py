@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefroute._outcome import ROUNDING
 from prefroute._progress import tracked
 from prefroute.errors import PrefrouteError, RouterError, ScoreError
 from prefroute.inputs import as_prompts
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1024
 """Prompts scored between two steps of the progress bar."""
-
-ROUNDING = 1e-6
-"""How far outside [0, 1] a score may lie: a float32 softmax can add up to a little more than 1."""
 
 
 def score_prompts(
@@ -56,9 +54,22 @@ def score_prompts(
         if found.shape != (len(part),):
             msg = f"{where} gave scores of shape {found.shape}, wanted one a prompt"
             raise ScoreError(msg)
-        near = (found >= -ROUNDING) & (found <= 1.0 + ROUNDING)
-        if not near.all():
-            msg = f"{where} gave {found[int(np.argmin(near))]}, wanted a probability in [0, 1]"
+        clipped = as_chances(found)
+        if np.isnan(clipped).any():
+            msg = f"{where} gave {found[int(np.argmax(np.isnan(clipped)))]}, wanted a probability in [0, 1]"
             raise ScoreError(msg)
-        scores[start : start + len(part)] = np.clip(found, 0.0, 1.0)
+        scores[start : start + len(part)] = clipped
     return scores
+
+
+def as_chances(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores within [0, 1]: what rounding put a little outside is moved in, and what is no probability becomes NaN.
+
+    Args:
+        scores: What a router gave, any shape.
+
+    Returns:
+        Of the same shape.
+    """
+    usable = (scores >= -ROUNDING) & (scores <= 1.0 + ROUNDING)
+    return np.where(usable, np.clip(scores, 0.0, 1.0), np.nan)

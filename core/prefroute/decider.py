@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prefroute.drift import DriftMonitor
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_threshold, finite_or_none
 from prefroute.persistence import load_router
@@ -139,6 +138,8 @@ def _stats_of(router: Router, threshold: float | None) -> RoutingStats:
     used = router.threshold if threshold is None else threshold
     if router.calibration is None or finite_or_none(used) is None:
         return RoutingStats()
+    from prefroute.drift import DriftMonitor
+
     return RoutingStats(monitor=DriftMonitor(router.calibration, as_threshold(used)))
 
 

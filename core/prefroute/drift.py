@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prefroute.calibration import Calibration, share_interval
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from prefroute.calibration import Calibration
 
 ALARM = 20.0
 """E-value from which traffic is said to have changed: an error of 5 %."""
@@ -75,9 +75,7 @@ class DriftMonitor:
     """
 
     def __init__(self, calibration: Calibration, threshold: float) -> None:
-        from prefroute.calibration import Calibration as Wanted
-
-        if not isinstance(calibration, Wanted):
+        if not isinstance(calibration, Calibration):
             msg = f"a drift monitor needs a Calibration, got {type(calibration).__name__}; call router.calibrate first"
             raise ConfigurationError(msg)
         self.calibration = calibration
@@ -104,8 +102,6 @@ class DriftMonitor:
 
     def report(self) -> DriftReport:
         """What was seen, and whether it fits the calibration."""
-        from prefroute.calibration import share_interval
-
         seen, rank, n = sum(self._counts), self._strong_rank, len(self.calibration)
         low, high = share_interval(rank, n, seen) if seen else (None, None)
         # A threshold between two scores of the sample has a chance between those of both: the milder evidence counts.
@@ -128,8 +124,8 @@ class DriftMonitor:
 
     def copy(self) -> DriftMonitor:
         """One with the same counts."""
-        made = DriftMonitor(self.calibration, self.threshold)
-        made._counts, made._strong = list(self._counts), self._strong
+        made = copy(self)
+        made._counts = list(self._counts)  # noqa: SLF001 - same class
         return made
 
 

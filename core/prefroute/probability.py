@@ -13,6 +13,7 @@ import numpy as np
 
 from prefroute.bradley_terry import sigmoid
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError
+from prefroute.evaluation.reliability import are_chances, expected_calibration_error
 from prefroute.inputs import as_seed
 
 if TYPE_CHECKING:
@@ -160,14 +161,12 @@ def fit_probabilities(
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
     groups = np.arange(len(x)) if groups is None else groups
     count = int(groups.max(initial=-1)) + 1
-    if x.shape != y.shape or x.ndim != 1 or not (_are_chances(x) and _are_chances(y)):
+    if x.shape != y.shape or x.ndim != 1 or not (are_chances(x) and are_chances(y)):
         msg = f"scores and outcomes must be one number in [0, 1] a prompt, got shapes {x.shape} and {y.shape}"
         raise DataError(msg)
     if count < FEWEST:
         msg = f"{count} labelled prompts are too few to calibrate probabilities with; give {FEWEST} or more"
         raise DataError(msg)
-    from prefroute.evaluation.reliability import expected_calibration_error
-
     folds = (np.random.default_rng(as_seed(seed)).permutation(count) % _FOLDS)[groups]
     held_out = {name: _cross_fitted(fit, x, y, folds) for name, fit in _FITS.items()}
     losses = {name: _log_loss(mapped, y) for name, mapped in held_out.items()}
@@ -244,10 +243,6 @@ def _logit(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     safe = np.clip(scores, _EDGE, 1.0 - _EDGE)
     logits: NDArray[np.float64] = np.log(safe) - np.log1p(-safe)
     return logits
-
-
-def _are_chances(values: NDArray[np.float64]) -> bool:
-    return bool(((values >= 0.0) & (values <= 1.0)).all())
 
 
 def _sklearn(module: str) -> Any:

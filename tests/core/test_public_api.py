@@ -105,7 +105,7 @@ def test_importing_is_light_and_silent(package: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     imported = set(json.loads(done.stdout))
-    assert imported.isdisjoint(HEAVY)
+    assert imported.isdisjoint([*HEAVY, "numpy"])  # numpy is needed when something is scored, not before
     assert package in imported
 
 

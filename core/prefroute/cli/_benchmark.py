@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefroute.cli._console import printable
-from prefroute.cli._options import OnBadRow, Turn  # noqa: TC001 - likewise
+from prefroute.cli._options import OnBadRow, OnBadRowOption, PromptColumnOption, Turn, TurnOption  # noqa: TC001 - likewise
 from prefroute.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _PER_THOUSAND = 1000.0
 class ColumnOptions:
     """Which columns of the data hold what, beside the qualities."""
 
-    prompt_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt.")] = None
+    prompt_column: PromptColumnOption = None
     strong_cost_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of what the strong answer cost, US dollars.")
     ] = None
@@ -49,12 +49,8 @@ class ColumnOptions:
     weak_output_tokens_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the weak answer's tokens.")
     ] = None
-    turn: Annotated[Turn, typer.Option(help="Which of the user's turns is the prompt, where a row has several.")] = (
-        "first"
-    )
-    on_bad_row: Annotated[
-        OnBadRow, typer.Option(help="What to do about a row that cannot be used: stop, or skip and count it.")
-    ] = "skip"
+    turn: TurnOption = "first"
+    on_bad_row: OnBadRowOption = "skip"
 
     @property
     def numbers(self) -> dict[str, str]:

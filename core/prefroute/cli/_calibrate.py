@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prefroute._text import visible
 from prefroute.cli._benchmark import (
     ColumnOptions,
     PriceOptions,
@@ -20,7 +21,7 @@ from prefroute.cli._benchmark import (
     read_prompt_file,
     unpriced,
 )
-from prefroute.cli._console import printable, show, visible
+from prefroute.cli._console import printable, show
 from prefroute.cli._learning import check_output, needs, shows_progress
 from prefroute.cli._options import with_options
 from prefroute.errors import ConfigurationError, DataError

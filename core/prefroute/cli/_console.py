@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from prefroute._text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from prefroute.stats import RoutingStats
     from prefroute.types import RoutingDecision
-
-_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # Persian and emoji are written with them.
 
 RouterOption = Annotated[
     str | None,
@@ -57,25 +56,7 @@ def printable(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def visible(text: str) -> str:
-    """The text as `printable`, its spaces as they are: a path or a command."""
-    return "".join(c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def rate_line(stats: RoutingStats) -> str:
     """How many of the prompts went to the strong model."""
     strong, total = stats.snapshot()["by_route"]["strong"], stats.total
     return f"strong-call rate {strong}/{total} = {strong / total:.0%}"
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON knows it; a number that is not finite is null."""
-    import numpy as np
-
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,12 +8,13 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefroute._text import plain, visible
 from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, is_swapped, read_data, unpriced
-from prefroute.cli._console import plain, printable, show, visible
+from prefroute.cli._console import printable, show
 from prefroute.cli._learning import shows_progress
 from prefroute.cli._options import SeedOption, with_options
 from prefroute.errors import ConfigurationError, DataError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from prefroute.evaluation.results import Evaluation, RouterResult
     from prefroute.evaluation.savings import AnswerCosts
     from prefroute.router import Router
-
-_BASELINES = ("random", "prompt-length", "knn", "oracle")
 
 _FEW = 300
 """Prompts below which hardly any router can be told from chance."""
@@ -133,8 +132,10 @@ def _show(found: Evaluation, savings: dict[str, dict[str, Savings]]) -> None:
 
 def _names(given: Sequence[str]) -> dict[str, str]:
     """Routers by the folder's own name, or the registered one; by all of the path where that is another's name."""
+    from prefroute.evaluation.results import COIN, KNN, LENGTH, ORACLE
+
     own = {path: path if own_folder(path) is None else Path(path).resolve().name for path in dict.fromkeys(given)}
-    often = Counter([*own.values(), *_BASELINES])
+    often = Counter([*own.values(), COIN, LENGTH, KNN, ORACLE])
     found = {}
     for path, name in own.items():
         # A folder called as a baseline must not stand in for it.
@@ -149,23 +150,14 @@ def _training(
     """What the baselines are fitted on: labelled prompts that are not measured on."""
     if not files:
         return None
-    from prefroute.data import ResponseTable, without_prompts
+    from prefroute.data import without_prompts
 
     rows = read_data(files, pair, columns, progress=False)
-    table = ResponseTable(
-        prompts=rows.prompts, models=(pair.strong, pair.weak), quality=_side_by_side(rows.strong, rows.weak)
-    )
-    left = without_prompts(table.to_battles(), benchmark.prompts)
+    left = without_prompts(rows.responses.to_battles(), benchmark.prompts)
     if not len(left):
         msg = "every prompt of --training-data is in --data too, so nothing is left to fit the baselines on"
         raise DataError(msg)
     return left
-
-
-def _side_by_side(first: Any, second: Any) -> Any:
-    import numpy as np
-
-    return np.column_stack([first, second])
 
 
 def _check_writable(json_file: Path | None, report: Path | None) -> None:
@@ -311,21 +303,15 @@ def _at_threshold(result: RouterResult) -> str:
 
 def _against_length(found: Evaluation, result: RouterResult) -> str:
     """How a router does beside the length of the prompt."""
-    for item in found.comparisons:
-        if math.isnan(item.result.low) or item.result.low == item.result.high:
-            continue  # nothing to say, or the same scores
-        if {item.first, item.second} == {result.name, "prompt-length"} and item.first != item.second:
-            sign = 1.0 if item.first == result.name else -1.0
-            ends = sorted((sign * item.result.low, sign * item.result.high))
-            verdict = (
-                "better than"
-                if ends[0] > 0
-                else "worse than"
-                if ends[1] < 0
-                else f"cannot be told, with {item.n:,} prompts, from"
-            )
-            return f"{result.name}: {verdict} prompt length alone ({_ends(*ends)} APGR)"
-    return ""
+    from prefroute.evaluation.results import LENGTH
+
+    item = found.comparison(result.name, LENGTH)
+    if item is None or math.isnan(item.result.low) or item.result.low == item.result.high:
+        return ""  # nothing to say, or the same scores
+    _, low, high, _ = item.seen_from(result.name)
+    unknown = f"cannot be told, with {item.n:,} prompts, from"
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else unknown
+    return f"{result.name}: {verdict} prompt length alone ({_ends(low, high)} APGR)"
 
 
 def _saved(savings: dict[str, dict[str, Savings]]) -> list[str]:

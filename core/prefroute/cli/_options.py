@@ -17,6 +17,16 @@ OnBadRow = Literal["raise", "skip"]
 Turn = Literal["first", "last", "all"]
 
 
+PromptColumnOption = Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt.")]
+TurnOption = Annotated[Turn, typer.Option(help="Which of the user's turns is the prompt, where a row has several.")]
+OnBadRowOption = Annotated[
+    OnBadRow,
+    typer.Option(
+        help="What to do about a row that cannot be used: stop, or skip and count it. A damaged file always stops."
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Which battles to learn from, for which pair, and where to write the router."""
@@ -45,7 +55,7 @@ class DataOptions:
     format: Annotated[
         str | None, typer.Option(metavar="NAME", help="battles, fastchat, arena or responses; else it is recognised.")
     ] = None
-    prompt_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the prompt.")] = None
+    prompt_column: PromptColumnOption = None
     model_a_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of one model.")] = None
     model_b_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column of the other model.")] = None
     outcome_column: Annotated[str | None, typer.Option(metavar="NAME", help="Column that says who won.")] = None
@@ -63,15 +73,8 @@ class DataOptions:
             ),
         ),
     ] = None
-    turn: Annotated[Turn, typer.Option(help="Which of the user's turns is the prompt, where a row has several.")] = (
-        "first"
-    )
-    on_bad_row: Annotated[
-        OnBadRow,
-        typer.Option(
-            help="What to do about a row that cannot be used: stop, or skip and count it. A damaged file always stops."
-        ),
-    ] = "skip"
+    turn: TurnOption = "first"
+    on_bad_row: OnBadRowOption = "skip"
     margin: Annotated[
         float | None,
         typer.Option(min=0, metavar="X", help="Two qualities of a response table that differ by no more tie."),

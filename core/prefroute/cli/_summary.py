@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
-from prefroute.cli._console import plain, printable, show, visible
+from prefroute._text import plain, visible
+from prefroute.cli._console import printable, show
 from prefroute.errors import PrefrouteError
 
 if TYPE_CHECKING:

@@ -154,15 +154,16 @@ def without_prompts(battles: Battles, prompts: Iterable[str]) -> Battles:
     Raises:
         DataError: `prompts` is one text.
     """
-    return battles[~_named(battles.prompts, prompts)[battles.prompt_index]]
+    return battles[~named_prompts(battles.prompts, prompts)[battles.prompt_index]]
 
 
 def responses_without_prompts(responses: ResponseTable, prompts: Iterable[str]) -> ResponseTable:
     """`without_prompts` for a response table."""
-    return responses[~_named(responses.prompts, prompts)]
+    return responses[~named_prompts(responses.prompts, prompts)]
 
 
-def _named(own: Iterable[str], prompts: Iterable[str]) -> NDArray[np.bool_]:
+def named_prompts(own: Iterable[str], prompts: Iterable[str]) -> NDArray[np.bool_]:
+    """Which of a table's prompts are among those given, however spelt, shape (p,)."""
     if isinstance(prompts, str):
         msg = "prompts must be several texts, got one; pass [prompt]"
         raise DataError(msg)

@@ -31,7 +31,7 @@ from prefroute.evaluation._verdict import measured_of
 from prefroute.evaluation.metrics import CostQualityCurve, cost_quality_curve
 from prefroute.evaluation.reliability import outcomes_of, reliability
 from prefroute.evaluation.resampling import interval
-from prefroute.evaluation.results import GRID, ORACLE
+from prefroute.evaluation.results import COIN, GRID, ORACLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,7 +234,7 @@ def _lines(evaluation: Evaluation) -> list[_Line]:
     for place, result in enumerate(measured):
         dashes = DASHES[place % len(DASHES)]
         looks.append((result, {"color": COLOURS[place % len(COLOURS)], "linestyle": dashes, "zorder": 3}, band))
-    greys = [r for r in evaluation.results.values() if r.is_baseline and r.name not in {"random", ORACLE}]
+    greys = [r for r in evaluation.results.values() if r.is_baseline and r.name not in {COIN, ORACLE}]
     for place, result in enumerate(greys, 1):
         dashes = DASHES[place % len(DASHES)]
         looks.append((result, {"color": GREY, "linestyle": dashes, "linewidth": 1.3, "zorder": 2.6}, 0.0))

@@ -6,6 +6,8 @@ import math
 import unicodedata
 from typing import TYPE_CHECKING
 
+from prefroute._text import visible
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -16,9 +18,6 @@ _MINUS = "\N{MINUS SIGN}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _ISOLATE, _END = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
-
-_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-"""Persian and emoji are written with them."""
 
 _OWN = _SPACE + _ISOLATE + _END
 """Not printable to Python, but written here on purpose."""
@@ -31,9 +30,7 @@ _LARGE, _SMALL, _HUNDRED, _THOUSAND, _CENT, _SMALLEST_P = 1e9, 1e-3, 100.0, 1000
 
 def printable(text: str) -> str:
     """The text without lone surrogates, and without control and formatting characters but our own."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in _JOINERS or c in _OWN else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return visible(text, also=_OWN)
 
 
 def shown(text: str, limit: int = _NAME) -> str:

@@ -22,8 +22,9 @@ from prefroute.evaluation._format import (
     shown,
     threshold,
 )
-from prefroute.evaluation._verdict import LEVELS, routers_of, standing_of
+from prefroute.evaluation._verdict import routers_of, standing_of
 from prefroute.evaluation.metrics import apgr, rank, routed_quality, strong_share
+from prefroute.evaluation.results import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +102,7 @@ def routers_table(evaluation: Evaluation) -> Table:
         Cell("Router"),
         Cell("Better than random?"),
         Cell("APGR", "95 % interval"),
-        *(Cell(f"CPT {percent(level)}", "95 % interval") for level, _ in LEVELS),
+        *(Cell(f"CPT {percent(level)}", "95 % interval") for level in LEVELS.values()),
         *(Cell("Quality", f"at {percent(float(share))} strong calls") for share in _SHARES),
         Cell("Prompts", "measured on"),
         Cell("Overlap", "with its training"),
@@ -115,7 +116,7 @@ def more_figures_table(evaluation: Evaluation) -> Table:
     columns = (
         Cell("Router"),
         Cell("APGR", "published form"),
-        *(Cell(f"CPT {percent(level)}", "published form") for level, _ in LEVELS),
+        *(Cell(f"CPT {percent(level)}", "published form") for level in LEVELS.values()),
         Cell("Quality", "mean of all shares of strong calls"),
         Cell("ROC AUC"),
         Cell("ECE"),
@@ -228,7 +229,7 @@ def _router_row(evaluation: Evaluation, result: RouterResult) -> Row:
         cells = [
             Cell(figures.better_than_random, f"p {p_value(figures.random_p_value)}"),
             _with_ends(figures, "apgr"),
-            *(_with_ends(figures, name) for _, name in LEVELS),
+            *(_with_ends(figures, name) for name in LEVELS),
             *(Cell(quality(figures.quality_at[share])) for share in _SHARES),
         ]
     overlap = Cell("unknown")
@@ -243,7 +244,7 @@ def _more_row(result: RouterResult) -> Row:
     if figures is not None:
         cells = [
             Cell(number(figures.apgr_published)),
-            *(Cell(percent(getattr(figures, f"{name}_published"))) for _, name in LEVELS),
+            *(Cell(percent(getattr(figures, f"{name}_published"))) for name in LEVELS),
             Cell(quality(figures.average_quality)),
             Cell(number(figures.roc_auc)),
             Cell(number(figures.ece)),

@@ -11,6 +11,7 @@ import numpy as np
 from prefroute.evaluation._format import between, change, count, counted, listed, named, number, percent, quality
 from prefroute.evaluation.metrics import average_quality
 from prefroute.evaluation.resampling import CONFIDENCE, interval
+from prefroute.evaluation.results import LENGTH, LEVELS, ORACLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,16 +26,11 @@ Tone: TypeAlias = Literal["good", "bad", "open"]
 Standing: TypeAlias = Literal["better", "worse", "open"]
 """How the first of two stands to the second."""
 
-LENGTH = "prompt-length"
-"""The baseline that every router is held against in words."""
-
 FEW_PROMPTS = 100
 """Fewer different prompts than that are called few."""
 
 FEWEST_LEFT = 30
 """Prompts that must be left of more for a router to be drawn and ranked beside others."""
-
-LEVELS = ((0.5, "cpt50"), (0.8, "cpt80"))
 
 _AGAINST_RANDOM = {
     "yes": "beats random routing",
@@ -128,7 +124,7 @@ def _verdict(evaluation: Evaluation, result: RouterResult, different: int) -> Ro
             name=result.name, tone="open", badge="Not measured", sentence=f"was not measured: {why}.", cautions=cautions
         )
     prompts = f"{'this' if result.n_used == 1 else 'these'} {counted(result.n_used, 'prompt')}"
-    compared = comparison_of(evaluation, result.name, LENGTH)
+    compared = evaluation.comparison(result.name, LENGTH)
     standing = None if compared is None else standing_of(evaluation, compared, result.name)
     found = figures.better_than_random
     sentence = _AGAINST_RANDOM[found].format(prompts=prompts)
@@ -164,12 +160,6 @@ def statements(evaluation: Evaluation, groups: NDArray[np.int64]) -> list[Statem
     few = len(np.unique(groups)) < FEW_PROMPTS
     found = [_kept(evaluation), _models(evaluation, few=few), _best(evaluation, few=few)]
     return [statement for statement in found if statement is not None]
-
-
-def comparison_of(evaluation: Evaluation, first: str, second: str) -> PairedComparison | None:
-    """The paired comparison of two routers, whichever stands first in it."""
-    wanted = {first, second}
-    return next((item for item in evaluation.comparisons if {item.first, item.second} == wanted), None)
 
 
 def standing_of(evaluation: Evaluation, item: PairedComparison, name: str, *, tests: int = 1) -> Standing:
@@ -211,7 +201,7 @@ def _recovered(figures: Figures) -> str:
 
 def _calls(figures: Figures) -> str:
     parts = []
-    for level, name in LEVELS:
+    for name, level in LEVELS.items():
         low, high = getattr(figures, f"{name}_low"), getattr(figures, f"{name}_high")
         ends = between(low, high, percent)
         parts.append(f"{percent(level)} of it takes {percent(getattr(figures, name))} strong calls ({ends})")
@@ -219,11 +209,10 @@ def _calls(figures: Figures) -> str:
 
 
 def _against_length(item: PairedComparison, name: str) -> str:
-    sign = 1.0 if name == item.first else -1.0
-    ends = sorted([sign * item.result.low, sign * item.result.high])
+    found = item.seen_from(name)
     return (
-        f"Against prompt length its APGR differs by {change(sign * item.result.difference)} "
-        f"(95 % interval {between(ends[0], ends[1], change)}, on {counted(item.n, 'prompt')})."
+        f"Against prompt length its APGR differs by {change(found.difference)} "
+        f"(95 % interval {between(found.low, found.high, change)}, on {counted(item.n, 'prompt')})."
     )
 
 
@@ -278,7 +267,7 @@ def _models(evaluation: Evaluation, *, few: bool) -> Statement:
     benchmark = evaluation.benchmark
     strong, weak, pair = float(benchmark.strong.mean()), float(benchmark.weak.mean()), benchmark.pair
     qualities = f"mean quality {quality(strong)} against {quality(weak)}"
-    known = evaluation.results.get("oracle")
+    known = evaluation.results.get(ORACLE)
     if known is None or known.resampled is None or known.figures is None:
         return Statement(tone="open", text=f"{named(pair.strong)} and {named(pair.weak)}: {qualities}.")
     if not math.isfinite(known.figures.apgr):

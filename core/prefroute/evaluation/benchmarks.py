@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefroute.data import ResponseTable, prompt_groups, prompt_key, read_judgements, read_prompts
+from prefroute.data import ResponseTable, prompt_groups, read_judgements, read_prompts
+from prefroute.data.cleaning import named_prompts
 from prefroute.data.formats import hints_of
 from prefroute.data.reading import TableReader
 from prefroute.data.responses import response_parser
@@ -33,6 +34,7 @@ CONTAMINATED_FILE = "contaminated_prompts.jsonl"
 """Where RouteLLM's layout lists the prompts that were too near to its training data."""
 
 RESPONSES_FOLDER = "responses"
+"""Where RouteLLM's repository keeps the tables of MMLU, below that list."""
 
 COLUMNS = (
     *("strong_cost", "weak_cost"),
@@ -76,9 +78,7 @@ class Benchmark:
                 f"benchmark {self.name!r}: {len(self.strong)} strong and {len(self.weak)} weak qualities; give as many"
             )
             raise DataError(msg)
-        table = np.column_stack([self.strong, self.weak])
-        # The same checks as a response table, in the same words.
-        checked = ResponseTable(prompts=self.prompts, models=(self.pair.strong, self.pair.weak), quality=table)
+        checked = self.responses  # The same checks as a response table, in the same words.
         if not self.prompts:
             msg = f"benchmark {self.name!r} has no rows"
             raise DataError(msg)
@@ -103,6 +103,12 @@ class Benchmark:
         return f"Benchmark({self.name!r}, {len(self)} prompts)"
 
     @property
+    def responses(self) -> ResponseTable:
+        """The qualities as a response table, which makes battles."""
+        quality = np.column_stack([self.strong, self.weak])
+        return ResponseTable(prompts=self.prompts, models=(self.pair.strong, self.pair.weak), quality=quality)
+
+    @property
     def gains(self) -> NDArray[np.float64]:
         """Quality of the strong model's answer less that of the weak one's, shape (n,)."""
         return self.strong - self.weak
@@ -119,24 +125,19 @@ class Benchmark:
     def rows(self, chosen: NDArray[np.bool_]) -> Benchmark:
         """The rows that are true, at least one."""
         places = np.flatnonzero(chosen)
-        return Benchmark(
-            name=self.name,
-            pair=self.pair,
+        return replace(
+            self,
             prompts=tuple(self.prompts[place] for place in places),
             strong=self.strong[places],
             weak=self.weak[places],
             categories=None if self.categories is None else tuple(self.categories[place] for place in places),
             numbers={name: column[places] for name, column in (self.numbers or {}).items()},
-            removed=self.removed,
         )
 
     def without(self, prompts: Iterable[str]) -> Benchmark:
         """The rows whose prompt is none of these, however spelt; the others are counted in `removed`."""
-        banned = {prompt_key(prompt) for prompt in prompts}
-        kept = np.array([prompt_key(prompt) not in banned for prompt in self.prompts])
-        left = self.rows(kept)
-        object.__setattr__(left, "removed", self.removed + int(np.count_nonzero(~kept)))
-        return left
+        banned = named_prompts(self.prompts, prompts)
+        return replace(self.rows(~banned), removed=self.removed + int(np.count_nonzero(banned)))
 
 
 def read_benchmark(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefroute._scoring import score_prompts
+from prefroute.data import prompt_hashes
 from prefroute.errors import ConfigurationError
 from prefroute.evaluation.metrics import (
     apgr,
@@ -21,7 +22,7 @@ from prefroute.evaluation.metrics import (
     strong_share,
 )
 from prefroute.evaluation.published import apgr_published, cpt_published, published_points
-from prefroute.evaluation.reliability import expected_calibration_error, outcomes_of
+from prefroute.evaluation.reliability import are_chances, expected_calibration_error, outcomes_of
 from prefroute.evaluation.resampling import (
     RESAMPLES,
     as_count,
@@ -31,7 +32,18 @@ from prefroute.evaluation.resampling import (
     random_control,
     resample,
 )
-from prefroute.evaluation.results import GRID, ORACLE, Evaluation, Figures, PairedComparison, RouterResult
+from prefroute.evaluation.results import (
+    COIN,
+    GRID,
+    KNN,
+    LENGTH,
+    LEVELS,
+    ORACLE,
+    Evaluation,
+    Figures,
+    PairedComparison,
+    RouterResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,9 +54,6 @@ if TYPE_CHECKING:
     from prefroute.evaluation.benchmarks import Benchmark
     from prefroute.evaluation.resampling import Interval, Resampled
     from prefroute.router import Router
-
-LEVELS = (0.5, 0.8)
-"""PGR that CPT is told for, as published."""
 
 SHARES = tuple(round(step / 10, 1) for step in range(1, 10))
 """Shares of strong calls that quality is told at."""
@@ -68,13 +77,13 @@ def baselines(
 
     random = RandomRouter(seed=seed)
     if training is None:
-        return {"random": random, "prompt-length": PromptLengthRouter()}
+        return {COIN: random, LENGTH: PromptLengthRouter()}
     from prefroute.routers.knn import KNNRouter
 
     return {
-        "random": random,
-        "prompt-length": PromptLengthRouter.fit(training, pair=benchmark.pair),
-        "knn": KNNRouter.fit(training, pair=benchmark.pair, seed=seed, progress=progress),
+        COIN: random,
+        LENGTH: PromptLengthRouter.fit(training, pair=benchmark.pair),
+        KNN: KNNRouter.fit(training, pair=benchmark.pair, seed=seed, progress=progress),
     }
 
 
@@ -113,12 +122,13 @@ def evaluate(
     standing = baselines(benchmark, training, seed=seed, progress=progress)
     everyone = {**routers, **{name: router for name, router in standing.items() if name not in routers}}
     bench = _Bench(benchmark, resamples, seed)
+    hashes = prompt_hashes(benchmark.prompts)
     results = {}
     for name, router in everyone.items():
         started = perf_counter()
         scores = score_prompts(router, benchmark.prompts, name=name, progress=progress)
         seconds = perf_counter() - started
-        seen = _overlap(router, benchmark)
+        seen = None if router.training_prompts is None else np.isin(hashes, router.training_prompts)
         used = np.ones(len(benchmark), dtype=bool) if seen is None or keep_overlap else ~seen
         results[name] = bench.measure(
             RouterResult(
@@ -211,7 +221,7 @@ class _Bench:
         if not used.any():
             return result
         scores, strong, weak = result.scores[used], self.benchmark.strong[used], self.benchmark.weak[used]
-        resampled = resample(scores, strong - weak, self.draws(used), levels=LEVELS, shares=GRID)
+        resampled = resample(scores, strong - weak, self.draws(used), levels=list(LEVELS.values()), shares=GRID)
         level = float(weak.mean())
         ends = np.array([interval(column) for column in resampled.gained.T]).T
         threshold = result.threshold
@@ -236,7 +246,7 @@ class _Bench:
         points = published_points(scores, strong, weak)
         control = random_control(scores, gains, groups=groups, seed=self.seed)
         area = interval(resampled.apgrs)
-        levels = {level: interval(column) for level, column in zip(LEVELS, resampled.cpts.T, strict=True)}
+        ends = [interval(column) for column in resampled.cpts.T]
         return Figures(
             quality_weak=means[1],
             quality_strong=means[0],
@@ -244,14 +254,14 @@ class _Bench:
             apgr_low=area.low,
             apgr_high=area.high,
             apgr_published=apgr_published(points, *means),
-            **_cpts(scores, gains, levels),
-            **{f"{_cpt_name(level)}_published": cpt_published(points, *means, level) for level in LEVELS},
+            **_cpts(scores, gains, ends),
+            **{f"{name}_published": cpt_published(points, *means, level) for name, level in LEVELS.items()},
             quality_at=dict(
                 zip(map(str, SHARES), quality_at(scores, strong, weak, np.array(SHARES)).tolist(), strict=True)
             ),
             average_quality=average_quality(scores, strong, weak),
             roc_auc=roc_auc(scores, gains),
-            ece=expected_calibration_error(scores, outcomes_of(gains)) if _are_chances(scores) else float("nan"),
+            ece=expected_calibration_error(scores, outcomes_of(gains)) if are_chances(scores) else float("nan"),
             better_than_random=control.verdict,
             random_low=control.low,
             random_high=control.high,
@@ -290,11 +300,10 @@ class _Bench:
         both = first.used & second.used
         gains = self.benchmark.gains[both]
         areas = [apgr(result.scores[both], gains) for result in (first, second)]
-        draws = self.draws(both)
         found = [
             result.resampled
             if result.resampled is not None and np.array_equal(result.used, both)
-            else resample(result.scores[both], gains, draws)
+            else resample(result.scores[both], gains, self.draws(both))
             for result in (first, second)
         ]
         comparison = compare(found[0], found[1], areas[0] - areas[1])
@@ -308,30 +317,13 @@ def _check(names: Iterable[str], resamples: int) -> None:
         raise ConfigurationError(msg)
 
 
-def _cpts(scores: NDArray[np.float64], gains: NDArray[np.float64], levels: Mapping[float, Interval]) -> dict[str, Any]:
+def _cpts(scores: NDArray[np.float64], gains: NDArray[np.float64], ends: Sequence[Interval]) -> dict[str, Any]:
     found: dict[str, float] = {}
-    for level, ends in levels.items():
-        name = _cpt_name(level)
-        found |= {name: cpt(scores, gains, level), f"{name}_low": ends.low, f"{name}_high": ends.high}
+    for (name, level), (low, high) in zip(LEVELS.items(), ends, strict=True):
+        found |= {name: cpt(scores, gains, level), f"{name}_low": low, f"{name}_high": high}
     return found
-
-
-def _cpt_name(level: float) -> str:
-    return f"cpt{round(level * 100)}"
-
-
-def _are_chances(scores: NDArray[np.float64]) -> bool:
-    return bool(((scores >= 0.0) & (scores <= 1.0)).all())
 
 
 def _is_coin(result: RouterResult) -> bool:
     """Whether it is the coin that stands beside every router; the control says all about it."""
-    return result.is_baseline and result.name == "random"
-
-
-def _overlap(router: Router, benchmark: Benchmark) -> NDArray[np.bool_] | None:
-    if router.training_prompts is None:
-        return None
-    from prefroute.data import seen_prompts
-
-    return seen_prompts(benchmark.prompts, router.training_prompts)
+    return result.is_baseline and result.name == COIN

@@ -320,12 +320,18 @@ def cpt(
     shares, recovered = recovery_curve(scores, gains, counts)
     if np.isnan(recovered[-1]):
         return float("nan")
-    # The last point is 1, whatever rounding made of it.
-    end = int(np.argmax(np.append(recovered[:-1], 1.0) >= level - _ROUNDING))
+    return _crossing(shares, recovered, level)
+
+
+def _crossing(shares: NDArray[np.float64], gained: NDArray[np.float64], level: float) -> float:
+    """Where a curve that begins at 0 and ends above it first reaches a share of its end."""
+    wanted = level * float(gained[-1])
+    # What rounding takes from a peak that just touches the level is no miss.
+    end = int(np.argmax(gained >= wanted - _ROUNDING * float(gained[-1])))
     if end == 0:
         return 0.0
-    low, high = recovered[end - 1], recovered[end]
-    return float(shares[end - 1] + (shares[end] - shares[end - 1]) * min(1.0, (level - low) / (high - low)))
+    low, high = gained[end - 1], gained[end]
+    return float(shares[end - 1] + (shares[end] - shares[end - 1]) * min(1.0, (wanted - low) / (high - low)))
 
 
 def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

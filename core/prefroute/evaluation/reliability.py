@@ -40,6 +40,11 @@ def outcomes_of(gains: NDArray[np.float64]) -> NDArray[np.float64]:
     return (1.0 + np.sign(gains)) / 2.0
 
 
+def are_chances(values: NDArray[np.float64]) -> bool:
+    """Whether all of them lie in [0, 1]."""
+    return bool(((values >= 0.0) & (values <= 1.0)).all())
+
+
 def reliability(scores: NDArray[np.float64], outcomes: NDArray[np.float64], *, bins: int = BINS) -> Reliability:
     """Bin scores and compare each bin's mean with the outcomes.
 

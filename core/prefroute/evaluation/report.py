@@ -12,8 +12,9 @@ from prefroute._version import __version__
 from prefroute.errors import MissingExtraError
 from prefroute.evaluation import _drawing, _figures, _tables
 from prefroute.evaluation._format import count, listed, named, percent, printable, quality, shown, threshold
-from prefroute.evaluation._verdict import FEWEST_LEFT, LENGTH, measured_of, statements, verdicts
+from prefroute.evaluation._verdict import FEWEST_LEFT, measured_of, statements, verdicts
 from prefroute.evaluation.resampling import PERMUTATIONS
+from prefroute.evaluation.results import LENGTH
 from prefroute.persistence import write_atomically
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from prefroute.errors import ConfigurationError
-from prefroute.evaluation.metrics import _ROUNDING, _checked, _checked_level, rank
+from prefroute.evaluation.metrics import _ROUNDING, _checked, _checked_level, _crossing, rank
 from prefroute.inputs import as_seed
 
 if TYPE_CHECKING:
@@ -181,9 +181,11 @@ def resample(
             ends = ranking.ends
             shared = reached[:, ends] / total[:, None], np.cumsum(weighted, axis=1)[:, ends] / total[:, None]
             curves = zip(*shared, strict=True)
-            for row, (share, gain) in enumerate(curves, start):
-                found.gained[row] = np.interp(shares, np.append(0.0, share), np.append(0.0, gain))
-                found.cpts[row] = [_first_crossing(share, gain, level, found.gaps[row]) for level in levels]
+            for row, ends_of_runs in enumerate(curves, start):
+                share, gain = (np.append(0.0, column) for column in ends_of_runs)
+                found.gained[row] = np.interp(shares, share, gain)
+                has_gap = found.gaps[row] > 0
+                found.cpts[row] = [_crossing(share, gain, level) if has_gap else np.nan for level in levels]
     return found
 
 
@@ -349,19 +351,3 @@ def _advantage(
     influence = products + sizes * (above - _dot(sizes, above) / n) / n
     error, total = float(np.sqrt(_dot(influence, influence))), float(products.sum())
     return (total / error if error else 0.0), total
-
-
-def _first_crossing(share: NDArray[np.float64], gain: NDArray[np.float64], level: float, gap: float) -> float:
-    """`cpt` on a curve without its first point, which is (0, 0)."""
-    if gap <= 0:
-        return float("nan")
-    wanted = level * gap
-    if wanted <= 0:
-        return 0.0
-    # What rounding takes from a peak that just touches the level is no miss.
-    above = gain >= wanted - _ROUNDING * gap
-    end = int(np.argmax(above)) if above.any() else len(gain) - 1
-    before_share, before_gain = (share[end - 1], gain[end - 1]) if end else (0.0, 0.0)
-    rise = gain[end] - before_gain
-    part = min(1.0, (wanted - before_gain) / rise) if rise > 0 else 1.0
-    return float(before_share + (share[end] - before_share) * part)

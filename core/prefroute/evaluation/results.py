@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prefroute.evaluation.resampling import RESAMPLES
+from prefroute._text import plain
+from prefroute.evaluation.resampling import RESAMPLES, Comparison
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prefroute.evaluation.benchmarks import Benchmark
-    from prefroute.evaluation.resampling import Comparison, Resampled, Verdict
+    from prefroute.evaluation.resampling import Resampled, Verdict
 
-ORACLE = "oracle"
-"""Name of the router that knows both answers."""
+COIN, LENGTH, KNN, ORACLE = "random", "prompt-length", "knn", "oracle"
+"""Names of what stands beside every router; the last is the router that knows both answers."""
+
+LEVELS = {"cpt50": 0.5, "cpt80": 0.8}
+"""PGR that CPT is told for, as published, by the name of the figure."""
 
 GRID = np.linspace(0.0, 1.0, 101)
 """Shares of strong calls at which the bands of the curves are known."""
@@ -116,7 +119,7 @@ class RouterResult:
     def as_dict(self) -> dict[str, Any]:
         """The figures, JSON-safe: what is not defined is None."""
         names = [item.name for item in fields(Figures)]
-        found = {name: None if self.figures is None else _plain(getattr(self.figures, name)) for name in names}
+        found = {name: None if self.figures is None else getattr(self.figures, name) for name in names}
         found["better_than_random"] = found["better_than_random"] or "cannot tell"
         own: dict[str, Any] = {
             "n_used": self.n_used,
@@ -127,7 +130,8 @@ class RouterResult:
             "strong_rate_at_threshold": self.strong_rate,
             "quality_at_threshold": self.quality,
         }
-        return found | {name: _plain(value) for name, value in own.items()}
+        values: dict[str, Any] = plain(found | own)
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +152,17 @@ class PairedComparison:
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, JSON-safe."""
-        figures = {name: _plain(value) for name, value in self.result._asdict().items()}
-        return {"first": self.first, "second": self.second, "n": self.n, **figures}
+        values: dict[str, Any] = plain(
+            {"first": self.first, "second": self.second, "n": self.n, **self.result._asdict()}
+        )
+        return values
+
+    def seen_from(self, name: str) -> Comparison:
+        """The comparison of one of the two with the other, whichever stands first."""
+        if name == self.first:
+            return self.result
+        found = self.result
+        return Comparison(-found.difference, -found.high, -found.low, found.p_value)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,6 +185,11 @@ class Evaluation:
     seed: int = 0
     kept_overlap: bool = False
 
+    def comparison(self, first: str, second: str) -> PairedComparison | None:
+        """The paired comparison of two routers, whichever stands first in it."""
+        wanted = {first, second}
+        return next((item for item in self.comparisons if {item.first, item.second} == wanted), None)
+
     def as_dict(self) -> dict[str, Any]:
         """The figures, JSON-safe: `n`, `routers` by name, and the comparisons."""
         return {
@@ -185,10 +203,3 @@ class Evaluation:
             "routers": {name: result.as_dict() for name, result in self.results.items()},
             "comparisons": [item.as_dict() for item in self.comparisons],
         }
-
-
-def _plain(value: Any) -> Any:
-    """A figure as JSON knows it."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

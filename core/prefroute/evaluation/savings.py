@@ -8,6 +8,7 @@ import numpy as np
 
 from prefroute.costs import Savings, savings
 from prefroute.evaluation.metrics import cost_quality_curve, pgr
+from prefroute.evaluation.results import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from prefroute.costs import Price
     from prefroute.evaluation.benchmarks import Benchmark
     from prefroute.evaluation.results import Evaluation, RouterResult
-
-LEVELS = {"cpt50": 0.5, "cpt80": 0.8}
 
 
 class AnswerCosts(NamedTuple):

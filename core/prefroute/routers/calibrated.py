@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from prefroute._scoring import ROUNDING, score_prompts
+from prefroute._scoring import as_chances, score_prompts
 from prefroute.calibration import Calibration
 from prefroute.errors import ConfigurationError, PersistenceError
 from prefroute.persistence import CONFIG_FILE, SavedRouter, read_router, save_router, validated
@@ -172,10 +172,8 @@ class CalibratedRouter(Router):
         return self.router._is_quick(texts)  # noqa: SLF001 - its hook
 
     def _mapped(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        given = np.asarray(scores, dtype=np.float64)
         # What is no probability stays none: a map would make one of anything.
-        usable = (given >= -ROUNDING) & (given <= 1.0 + ROUNDING)
-        return np.where(usable, self.probabilities(np.clip(given, 0.0, 1.0)), np.nan)
+        return self.probabilities(as_chances(np.asarray(scores, dtype=np.float64)))
 
     def _mapped_threshold(self, threshold: float) -> float:
         # A threshold outside [0, 1] is above or below every score, and so stays.
