@@ -9,7 +9,7 @@ import numpy as np
 
 from prefroute import ModelPair
 from prefroute.data import read_battles
-from prefroute.decider import Decider
+from prefroute.decider import Ask, Decider
 from prefroute.evaluation.benchmarks import read_benchmark
 from prefroute.evaluation.evaluate import evaluate
 from prefroute.routers.similarity_weighted import SimilarityWeightedRouter
@@ -45,7 +45,7 @@ print(f"threshold {calibrated.threshold:.3f}: {calibrated.low:.1%} to {calibrate
 decider = Decider.of(router, strong_rate=0.3)  # what RoutedChatModel and RoutedLLM hold
 for texts in (traffic, [f"Refute claim {n} about {topic}, step by step." for topic in topics for n in range(3)]):
     decider.stats.reset()
-    decider.decide_batch(texts)
+    decider.decide_batch([Ask(text=text) for text in texts])
     seen = decider.stats.drift()
     if seen is not None:
         print(f"{seen.n} prompts, {seen.strong_rate:.1%} strong; e-value {seen.e_value:.3g}, drifted: {seen.drifted}")

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,6 +217,23 @@ class Calibration:
             sample_rate=rank / len(self),
             tied=tied,
         )
+
+
+@lru_cache(maxsize=256)
+def threshold_at(calibration: Calibration, strong_rate: float) -> float:
+    """The threshold alone, remembered: the interval takes longer than many a router, and a call may bring its rate.
+
+    Args:
+        calibration: The scores.
+        strong_rate: As for `Calibration.threshold_for`.
+
+    Returns:
+        Its threshold.
+
+    Raises:
+        DataError: The sample is too small for that rate.
+    """
+    return calibration.threshold_for(strong_rate).threshold
 
 
 def as_strong_rate(value: object) -> float:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, cast, get_args
 
 from prefroute.errors import ConfigurationError, PromptTypeError, ThresholdError
-from prefroute.types import ModelPair, OnError
+from prefroute.types import ModelPair, OnError, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def as_prompt(prompt: object) -> str:
@@ -89,6 +90,30 @@ def as_on_error(value: object) -> OnError:
         msg = f"when the router fails: must be one of {', '.join(get_args(OnError))}; got {reprlib.repr(value)}"
         raise ConfigurationError(msg)
     return cast("OnError", value)
+
+
+def as_route(value: object, name: str = "route") -> Route:
+    """Check that this names a side.
+
+    Args:
+        value: `"strong"` or `"weak"`.
+        name: What to call it in the message.
+
+    Returns:
+        It.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if value not in get_args(Route):
+        msg = f"{name} must be one of {', '.join(get_args(Route))}; got {reprlib.repr(value)}"
+        raise ConfigurationError(msg)
+    return cast("Route", value)
+
+
+def is_asynchronous(function: Callable[..., object]) -> bool:
+    """Whether calling this gives a coroutine, which a hook cannot wait for."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def as_time_limit(value: object) -> float:

@@ -240,7 +240,9 @@ class Router(ABC):
                 "calibrate or call router.calibrate(prompts, strong_rate) with prompts of your own, or pass threshold="
             )
             raise ConfigurationError(msg)
-        return self.calibration.threshold_for(strong_rate).threshold
+        from prefroute.calibration import as_strong_rate, threshold_at
+
+        return threshold_at(self.calibration, as_strong_rate(strong_rate))
 
     def note_training_prompts(self, prompts: Iterable[str]) -> None:
         """Remember, as hashes, that the router learnt from these prompts too.

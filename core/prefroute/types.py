@@ -17,8 +17,13 @@ Route: TypeAlias = Literal["strong", "weak"]
 OnError: TypeAlias = Literal["strong", "weak", "raise"]
 """What happens when a router fails: a side to fall back to, or `raise`."""
 
-Reason: TypeAlias = Literal["score", "router_error", "capability"]
-"""Why a side was chosen: by its score, because the router gave none, or because only that side can take the call."""
+Reason: TypeAlias = Literal["score", "router_error", "capability", "forced", "conversation", "tool_loop", "escalation"]
+"""Why a side was chosen.
+
+`score`: by the router. `router_error`: it gave no score. `capability`: only that side can take the call. `forced`: the
+caller named it. `conversation`: the conversation stays with its side. `tool_loop`: that side called the tool whose
+result is answered. `escalation`: the turn was getting nowhere.
+"""
 
 
 def _new_id() -> str:
@@ -83,6 +88,7 @@ class RoutingDecision:
             None when the router gave no usable one or was not asked.
         threshold: The threshold the score was compared with; `score >= threshold` is strong.
         reason: Why this side was chosen.
+        detail: More of why, in a word, where there is more: what the other side lacks, say.
         id: Unique to this decision, so that whoever sees it several times (a retry, a fallback, a
             stream) counts it once. Not part of equality.
     """
@@ -91,6 +97,7 @@ class RoutingDecision:
     score: float | None
     threshold: float
     reason: Reason
+    detail: str | None = None
     id: str = field(default_factory=_new_id, compare=False)
 
     @property
@@ -99,12 +106,13 @@ class RoutingDecision:
         return self.route == "strong"
 
     def as_dict(self) -> dict[str, Any]:
-        """The decision as a plain, JSON-safe dictionary."""
+        """The decision as a plain, JSON-safe dictionary; `detail` is there only if there is one."""
         return {
             "route": self.route,
             "score": self.score,
             "threshold": self.threshold,
             "reason": self.reason,
+            **({} if self.detail is None else {"detail": self.detail}),
             "id": self.id,
         }
 
@@ -129,5 +137,6 @@ class RoutingDecision:
             score=fields["score"],
             threshold=fields["threshold"],
             reason=fields["reason"],
+            detail=fields.get("detail"),
             id=fields["id"],
         )

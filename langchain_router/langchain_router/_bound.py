@@ -1,7 +1,6 @@
 """What a routed model becomes when something is bound to it."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
@@ -13,8 +12,9 @@ from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import BaseModel
 from typing_extensions import override
 
-from langchain_router._children import bind_first, with_structure, with_tools
-from langchain_router._dispatch import THRESHOLD_KWARG, Dispatch
+from langchain_router._children import Routes, bind_first, with_structure, with_tools
+from langchain_router._dispatch import Dispatch
+from langchain_router._options import OWN_KWARGS, split
 
 
 class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
@@ -28,7 +28,7 @@ class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         # A key may be among the arguments.
         yield "bound", self.bound
-        yield "kwargs", {name: value if name == THRESHOLD_KWARG else "..." for name, value in self.kwargs.items()}
+        yield "kwargs", {name: value if name in OWN_KWARGS else "..." for name, value in self.kwargs.items()}
 
     # The annotation must be there at run time: RunnableWithFallbacks reads it to bind tools to each fallback.
     def bind_tools(
@@ -50,7 +50,7 @@ class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
         return with_structure(self, schema, include_raw=include_raw, **kwargs)
 
 
-class RoutedRunnable(Runnable[LanguageModelInput, Any]):
+class RoutedRunnable(Routes, Runnable[LanguageModelInput, Any]):
     """Routes each input to one of two Runnables; what `RoutedChatModel.with_structured_output` returns.
 
     Args:
@@ -63,32 +63,33 @@ class RoutedRunnable(Runnable[LanguageModelInput, Any]):
     @property
     @override
     def InputType(self) -> Any:
-        return self._dispatch.strong.InputType
+        return self._dispatch.maker.chooser.strong.InputType
 
     @property
     @override
     def OutputType(self) -> Any:
-        return self._dispatch.strong.OutputType
+        return self._dispatch.maker.chooser.strong.OutputType
 
     @override
     def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
-        return self._dispatch.strong.get_input_schema(config)
+        return self._dispatch.maker.chooser.strong.get_input_schema(config)
 
     @override
     def get_output_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
-        return self._dispatch.strong.get_output_schema(config)
+        return self._dispatch.maker.chooser.strong.get_output_schema(config)
 
     @property
     @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        return self._dispatch.config_specs
+        return self._dispatch.maker.config_specs
 
     @override
     def bind(self, **kwargs: Any) -> Runnable[LanguageModelInput, Any]:
-        """Bind a threshold for routing and any other argument to both models."""
-        own = {name: kwargs.pop(name) for name in (THRESHOLD_KWARG,) if name in kwargs}
-        strong, weak = (bind_first(child, kwargs) for child in (self._dispatch.strong, self._dispatch.weak))
-        routed = RoutedRunnable(replace(self._dispatch, strong=strong, weak=weak))
+        """Bind what is for routing, and any other argument to both models."""
+        own, passed = split(kwargs)
+        maker = self._dispatch.maker
+        strong, weak = (bind_first(child, passed) for child in (maker.chooser.strong, maker.chooser.weak))
+        routed = RoutedRunnable(Dispatch(maker.between(strong, weak)))
         return RunnableBinding(bound=routed, kwargs=own) if own else routed
 
     @override

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _TOOL_KWARGS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 
 
+class Routes:
+    """Marks a Runnable that routes: what a call brings for routing is for it too."""
+
+
 class FoundModel(NamedTuple):
     """A chat model and the keyword arguments that wrappers add to its calls."""
 
@@ -48,6 +52,32 @@ def find_model(child: AnyRunnable) -> FoundModel | None:
         else:
             return None
     return FoundModel(child, kwargs)
+
+
+def find_asked_model(child: AnyRunnable) -> FoundModel | None:
+    """The same for a chain that begins with the model, as one for structured output does."""
+    while isinstance(child, RunnableSequence | RunnableParallel):
+        if isinstance(child, RunnableSequence):
+            child = child.first
+        elif "raw" in child.steps__:
+            child = child.steps__["raw"]
+        else:
+            return None
+    return find_model(child)
+
+
+def routes(child: AnyRunnable) -> bool:
+    """Whether a child is a routed one, or a binding around one."""
+    while isinstance(child, RunnableBindingBase | RunnableSequence):
+        child = child.bound if isinstance(child, RunnableBindingBase) else child.first
+    return isinstance(child, Routes)
+
+
+def provider_of(child: AnyRunnable) -> str | None:
+    """The provider of a child's model, as LangSmith calls it; None where that is not known."""
+    found = find_asked_model(child)
+    # A hook of the base class that we extend:
+    return None if found is None else found.model._get_ls_params(**found.kwargs).get("ls_provider")  # noqa: SLF001
 
 
 def describe(child: AnyRunnable) -> dict[str, Any]:

@@ -8,137 +8,132 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config, merge_configs
-from langchain_core.runnables.utils import ConfigurableFieldSpec, gather_with_concurrency
+from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
+from langchain_core.runnables.utils import gather_with_concurrency
 
-from langchain_router._messages import OUTER_KEY, ROUTING_KEY, annotated, nested, prompt_text
-from prefroute.inputs import as_threshold
+from langchain_router._messages import annotated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from langchain_core.callbacks import Callbacks
-    from langchain_core.runnables import Runnable, RunnableConfig
+    from langchain_core.runnables import RunnableConfig
 
-    from prefroute.decider import Decider
+    from langchain_router._calls import Call, CallMaker, Wanted
+    from prefroute.decider import Ask, Decider
     from prefroute.types import RoutingDecision
 
-THRESHOLD_KWARG = "threshold"
-THRESHOLD_CONFIGURABLE = "router_threshold"
+T = TypeVar("T")
 
 
-class Call(NamedTuple):
-    """A call that is ready to be handed over."""
-
-    child: Runnable[Any, Any]
-    config: RunnableConfig
-    kwargs: dict[str, Any]
-    decision: RoutingDecision
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Dispatch:
-    """Two children, the router that chooses between them, and what is added to each call.
+    """Decides and carries out.
 
     Attributes:
-        strong: The expensive side.
-        weak: The cheap side.
-        decider: The router and its settings.
-        callbacks: Added to each call, like `tags` and `metadata`.
+        maker: Makes a child's call of each call.
     """
 
-    strong: Runnable[Any, Any]
-    weak: Runnable[Any, Any]
-    decider: Decider
-    callbacks: Callbacks = None
-    tags: Sequence[str] = ()
-    metadata: Mapping[str, Any] | None = None
+    maker: CallMaker
 
     @property
-    def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """The configurable threshold and whatever the children can be configured by."""
-        decider = self.decider
-        default = decider.router.threshold if decider.threshold is None else decider.threshold
-        own = ConfigurableFieldSpec(
-            id=THRESHOLD_CONFIGURABLE,
-            annotation=float,
-            name="Router threshold",
-            description="Prompts whose score is at or above it go to the strong model.",
-            default=default,
-        )
-        specs = {THRESHOLD_CONFIGURABLE: own}
-        for spec in (*self.strong.config_specs, *self.weak.config_specs):
-            known = specs.setdefault(spec.id, spec)
-            # Children that route as well read the same key. Whatever else both read they may read with different
-            # defaults, and then there is no common one to tell.
-            if known not in (own, spec):
-                specs[spec.id] = known._replace(default=None)
-        return list(specs.values())
+    def _decider(self) -> Decider:
+        return self.maker.chooser.decider
+
+    # --- deciding ---
 
     def prepare(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
-        """Decide where one call goes and make its config."""
-        config = ensure_config(config)
-        keyword, passed = _split(kwargs)
-        decision = self.decider.decide(prompt_text(value), _threshold(config, keyword))
-        return self.handover(decision, config, passed)
+        """Decide where one call goes and make it."""
+        wanted, ask = self.maker.want(value, ensure_config(config), kwargs)
+        return self.maker.make(wanted, self._decider.decide(ask))
 
     async def aprepare(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Call:
         """`prepare` without blocking the event loop."""
-        config = ensure_config(config)
-        keyword, passed = _split(kwargs)
-        decision = await self.decider.adecide(prompt_text(value), _threshold(config, keyword))
-        return self.handover(decision, config, passed)
+        wanted, ask = self.maker.want(value, ensure_config(config), kwargs)
+        return self.maker.make(wanted, await self._decider.adecide(ask))
 
     def prepare_all(self, values: Sequence[Any], config: RunnableConfig, kwargs: Mapping[str, Any]) -> list[Call]:
-        """Decide where several calls with one config go; the config is used as it is, but for the threshold."""
-        keyword, passed = _split(kwargs)
-        threshold = _threshold(ensure_config(), keyword)
-        decisions = self.decider.decide_batch([prompt_text(value) for value in values], threshold)
-        return [self.handover(decision, one, passed) for decision, one in zip(decisions, _each(config), strict=False)]
+        """Decide where several calls go; their config is used as it is, but for what a graph around them configures."""
+        wanted, asks = self.maker.want_all(values, config, kwargs)
+        return self._made(wanted, self._decider.decide_batch(asks))
 
     async def aprepare_all(
         self, values: Sequence[Any], config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> list[Call]:
         """`prepare_all` without blocking the event loop."""
-        keyword, passed = _split(kwargs)
-        threshold = _threshold(ensure_config(), keyword)
-        texts = [prompt_text(value) for value in values]
-        decisions = await self.decider.adecide_batch(texts, threshold)
-        return [self.handover(decision, one, passed) for decision, one in zip(decisions, _each(config), strict=False)]
+        wanted, asks = self.maker.want_all(values, config, kwargs)
+        return self._made(wanted, await self._decider.adecide_batch(asks))
+
+    def _made(self, wanted: Sequence[Wanted], decided: Sequence[RoutingDecision | Exception]) -> list[Call]:
+        # Exceptions are there only where they were asked for.
+        decisions = cast("Sequence[RoutingDecision]", decided)
+        return [self.maker.make(one, decision) for one, decision in zip(wanted, decisions, strict=True)]
+
+    # --- one call ---
+
+    def run(self, call: Call, function: Callable[[Call], T]) -> T:
+        """Carry a call out; where that fails and may be mended, by the other side.
+
+        Args:
+            call: The call.
+            function: Carries out what it is given.
+
+        Returns:
+            What the function returns.
+        """
+        try:
+            return function(call)
+        except Exception as error:
+            second = self.maker.second(call, error)
+            if second is None:
+                raise
+            try:
+                return function(second)
+            except Exception:  # noqa: BLE001 - it is shown as the context of the first
+                raise error  # noqa: B904 - the side that was chosen is the one to tell of
+
+    async def arun(self, call: Call, function: Callable[[Call], Awaitable[T]]) -> T:
+        """`run` without blocking the event loop."""
+        try:
+            return await function(call)
+        except Exception as error:
+            second = self.maker.second(call, error)
+            if second is None:
+                raise
+            try:
+                return await function(second)
+            except Exception:  # noqa: BLE001 - as in `run`
+                raise error  # noqa: B904 - as in `run`
 
     def invoke(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Any:
         """Answer one input."""
-        return _call(self.prepare(value, config, kwargs), value)
+        return self.run(self.prepare(value, config, kwargs), _invoke)
 
     async def ainvoke(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Any:
         """Answer one input without blocking the event loop."""
-        return await _acall(await self.aprepare(value, config, kwargs), value)
+        return await self.arun(await self.aprepare(value, config, kwargs), _ainvoke)
 
     def stream(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Iterator[Any]:
         """Answer one input in chunks; the first one carries the decision."""
-        call = self.prepare(value, config, kwargs)
-        chunks = call.child.stream(value, call.config, **call.kwargs)
+        first, rest = self.run(self.prepare(value, config, kwargs), _opened)
         try:
-            # On the first alone: adding chunks up concatenates equal strings and refuses differing numbers.
-            for index, chunk in enumerate(chunks):
-                yield chunk if index else annotated(chunk, call.decision)
+            yield from first
+            yield from rest
         finally:
             # A consumer that stops early must not leave the child's connection open until garbage collection.
-            if close := getattr(chunks, "close", None):
-                close()
+            _close(rest)
 
     async def astream(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
         """`stream` without blocking the event loop; closing it closes the child's stream."""
-        call = await self.aprepare(value, config, kwargs)
-        stream = cast("AsyncGenerator[Any, None]", call.child.astream(value, call.config, **call.kwargs))
-        async with aclosing(stream) as chunks:
-            first = True
-            async for chunk in chunks:
-                yield annotated(chunk, call.decision) if first else chunk
-                first = False
+        first, rest = await self.arun(await self.aprepare(value, config, kwargs), _aopened)
+        async with aclosing(rest):
+            for chunk in first:
+                yield chunk
+            async for chunk in rest:
+                yield chunk
+
+    # --- many calls ---
 
     def batch(
         self,
@@ -152,33 +147,24 @@ class Dispatch:
         if not values:
             return []
         configs = get_config_list(config, len(values))
-        keyword, passed = _split(kwargs)
-        outcomes, groups = _questions(values, configs, keyword, return_exceptions=return_exceptions)
-        for threshold, texts in groups.items():
-            decided: Sequence[RoutingDecision | Exception]
-            try:
-                decided = self.decider.decide_batch(list(texts.values()), threshold)
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                decided = [error] * len(texts)
-            outcomes.update(zip(texts, decided, strict=True))
+        questions = self._questions(values, configs, kwargs, return_exceptions=return_exceptions)
+        decided = self._decider.decide_batch(questions.asks, return_exceptions=return_exceptions)
 
-        def answer(index: int) -> Any:
-            outcome = outcomes[index]
-            if isinstance(outcome, Exception):
-                return outcome
+        def answer(call: Call | Exception) -> Any:
+            if isinstance(call, Exception):
+                return call
             try:
-                return _call(self.handover(outcome, configs[index], passed), values[index])
+                return self.run(call, _invoke)
             except Exception as error:
                 if not return_exceptions:
                     raise
                 return error
 
-        if len(values) == 1:
-            return [answer(0)]
+        calls = self._calls(questions, decided)
+        if len(calls) == 1:
+            return [answer(calls[0])]
         with get_executor_for_config(configs[0]) as executor:
-            return list(executor.map(answer, list(range(len(values)))))
+            return list(executor.map(answer, calls))
 
     async def abatch(
         self,
@@ -192,99 +178,98 @@ class Dispatch:
         if not values:
             return []
         configs = get_config_list(config, len(values))
-        keyword, passed = _split(kwargs)
-        outcomes, groups = _questions(values, configs, keyword, return_exceptions=return_exceptions)
-        for threshold, texts in groups.items():
-            decided: Sequence[RoutingDecision | Exception]
-            try:
-                decided = await self.decider.adecide_batch(list(texts.values()), threshold)
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                decided = [error] * len(texts)
-            outcomes.update(zip(texts, decided, strict=True))
+        questions = self._questions(values, configs, kwargs, return_exceptions=return_exceptions)
+        decided = await self._decider.adecide_batch(questions.asks, return_exceptions=return_exceptions)
 
-        async def answer(index: int) -> Any:
-            outcome = outcomes[index]
-            if isinstance(outcome, Exception):
-                return outcome
+        async def answer(call: Call | Exception) -> Any:
+            if isinstance(call, Exception):
+                return call
             try:
-                return await _acall(self.handover(outcome, configs[index], passed), values[index])
+                return await self.arun(call, _ainvoke)
             except Exception as error:
                 if not return_exceptions:
                     raise
                 return error
 
-        return await gather_with_concurrency(configs[0].get("max_concurrency"), *map(answer, range(len(values))))
+        calls = self._calls(questions, decided)
+        return await gather_with_concurrency(configs[0].get("max_concurrency"), *map(answer, calls))
 
-    def handover(self, decision: RoutingDecision, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Call:
-        """The call as the chosen child gets it."""
-        metadata = config.get("metadata") or {}
-        routing = nested(decision, OUTER_KEY, metadata.get(ROUTING_KEY))
-        own: RunnableConfig = {**config, "metadata": {**metadata, **(self.metadata or {}), ROUTING_KEY: routing}}
-        if self.tags:
-            own["tags"] = list(dict.fromkeys([*(config.get("tags") or ()), *self.tags]))
-        if self.callbacks:
-            own["callbacks"] = _merged_callbacks(config.get("callbacks"), self.callbacks)
-        # Passing `stop=None` on would undo a `stop` that the child has bound.
-        passed = {name: value for name, value in kwargs.items() if name != "stop" or value is not None}
-        return Call(self.strong if decision.is_strong else self.weak, own, passed, decision)
+    def _questions(
+        self,
+        values: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        kwargs: Mapping[str, Any],
+        *,
+        return_exceptions: bool,
+    ) -> _Questions:
+        wanted: list[Wanted | Exception] = []
+        asks: list[Ask] = []
+        for value, config in zip(values, configs, strict=True):
+            try:
+                one, ask = self.maker.want(value, config, kwargs)
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                wanted.append(error)
+            else:
+                wanted.append(one)
+                asks.append(ask)
+        return _Questions(wanted, asks)
 
-
-def _call(call: Call, value: Any) -> Any:
-    return annotated(call.child.invoke(value, call.config, **call.kwargs), call.decision)
-
-
-async def _acall(call: Call, value: Any) -> Any:
-    return annotated(await call.child.ainvoke(value, call.config, **call.kwargs), call.decision)
-
-
-def _split(kwargs: Mapping[str, Any]) -> tuple[float | None, dict[str, Any]]:
-    """The threshold given as a keyword, and the rest, which is the child's."""
-    passed = dict(kwargs)
-    return passed.pop(THRESHOLD_KWARG, None), passed
-
-
-def _questions(
-    values: Sequence[Any],
-    configs: Sequence[RunnableConfig],
-    keyword: float | None,
-    *,
-    return_exceptions: bool,
-) -> tuple[dict[int, RoutingDecision | Exception], dict[float | None, dict[int, str]]]:
-    """Texts by index for each threshold, and the errors of items that cannot be asked about."""
-    failed: dict[int, RoutingDecision | Exception] = {}
-    groups: dict[float | None, dict[int, str]] = {}
-    for index, (value, config) in enumerate(zip(values, configs, strict=True)):
-        try:
-            threshold = _threshold(config, keyword)
-            checked = None if threshold is None else as_threshold(threshold)
-            text = prompt_text(value)
-        except Exception as error:
-            if not return_exceptions:
-                raise
-            failed[index] = error
-        else:
-            groups.setdefault(checked, {})[index] = text
-    return failed, groups
+    def _calls(self, questions: _Questions, decided: Sequence[RoutingDecision | Exception]) -> list[Call | Exception]:
+        """A call for each input, or why there is none; `decided` lacks the inputs that could not be asked about."""
+        rest = iter(decided)
+        calls: list[Call | Exception] = []
+        for wanted in questions.wanted:
+            outcome = wanted if isinstance(wanted, Exception) else next(rest)
+            calls.append(
+                outcome if isinstance(outcome, Exception) else self.maker.make(cast("Wanted", wanted), outcome)
+            )
+        return calls
 
 
-def _threshold(config: RunnableConfig, keyword: float | None) -> float | None:
-    """The threshold that a call brings, or None."""
-    # `is None`: a threshold of 0.0 is legal and means all strong.
-    if keyword is not None:
-        return keyword
-    configured: float | None = (config.get("configurable") or {}).get(THRESHOLD_CONFIGURABLE)
-    return configured
+class _Questions(NamedTuple):
+    wanted: list[Wanted | Exception]
+    asks: list[Ask]
 
 
-def _each(config: RunnableConfig) -> Iterator[RunnableConfig]:
-    """The config for each of several calls: a run id names one run, so it is the first one's."""
-    yield config
-    rest = config.copy()
-    rest.pop("run_id", None)
-    yield from repeat(rest)
+def _invoke(call: Call) -> Any:
+    return annotated(call.child.invoke(call.value, call.config, **call.kwargs), call.routing)
 
 
-def _merged_callbacks(first: Callbacks, second: Callbacks) -> Callbacks:
-    return merge_configs({"callbacks": first}, {"callbacks": second}).get("callbacks")
+async def _ainvoke(call: Call) -> Any:
+    return annotated(await call.child.ainvoke(call.value, call.config, **call.kwargs), call.routing)
+
+
+# Only the first chunk carries the decision: adding chunks up concatenates equal strings and refuses differing numbers.
+
+
+def _opened(call: Call) -> tuple[list[Any], Iterator[Any]]:
+    """The first chunk, if there is any, and the rest of a stream; whatever fails before fails here."""
+    chunks = call.child.stream(call.value, call.config, **call.kwargs)
+    try:
+        first = [annotated(next(chunks), call.routing)]
+    except StopIteration:
+        first = []
+    except BaseException:
+        _close(chunks)
+        raise
+    return first, chunks
+
+
+async def _aopened(call: Call) -> tuple[list[Any], AsyncGenerator[Any, None]]:
+    chunks = cast("AsyncGenerator[Any, None]", call.child.astream(call.value, call.config, **call.kwargs))
+    try:
+        first = [annotated(await anext(chunks), call.routing)]
+    except StopAsyncIteration:
+        first = []
+    except BaseException:
+        await chunks.aclose()
+        raise
+    return first, chunks
+
+
+def _close(chunks: Iterator[Any]) -> None:
+    # What a child returns need not be a generator.
+    if close := getattr(chunks, "close", None):
+        close()

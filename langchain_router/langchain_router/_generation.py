@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import ChatGeneration, LLMResult
@@ -16,51 +16,53 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
-    from langchain_router._dispatch import Call
+    from langchain_router._calls import Call
 
 
-def generate_one(call: Call, messages: list[BaseMessage]) -> LLMResult:
+class Generated(NamedTuple):
+    """What a child generated for one list of messages, and in which call."""
+
+    call: Call
+    result: LLMResult
+
+
+def generate_one(call: Call) -> Generated:
     """Let a child generate for one list of messages."""
-    call = _unbound(call)
-    if not isinstance(call.child, BaseChatModel):
-        return _as_result(call.child.invoke(messages, call.config, **call.kwargs))
-    return call.child.generate([messages], **_arguments(call))
+    inner = _unbound(call)
+    if not isinstance(inner.child, BaseChatModel):
+        return Generated(call, _as_result(inner.child.invoke(inner.value, inner.config, **inner.kwargs)))
+    return Generated(call, inner.child.generate([inner.value], **_arguments(inner)))
 
 
-async def agenerate_one(call: Call, messages: list[BaseMessage]) -> LLMResult:
+async def agenerate_one(call: Call) -> Generated:
     """`generate_one` without blocking the event loop."""
-    call = _unbound(call)
-    if not isinstance(call.child, BaseChatModel):
-        return _as_result(await call.child.ainvoke(messages, call.config, **call.kwargs))
-    return await call.child.agenerate([messages], **_arguments(call))
+    inner = _unbound(call)
+    if not isinstance(inner.child, BaseChatModel):
+        return Generated(call, _as_result(await inner.child.ainvoke(inner.value, inner.config, **inner.kwargs)))
+    return Generated(call, await inner.child.agenerate([inner.value], **_arguments(inner)))
 
 
-def joined(calls: Sequence[Call], results: Sequence[LLMResult]) -> LLMResult:
+def joined(generated: Sequence[Generated]) -> LLMResult:
     """One result of many, with the decision in each message.
 
     `llm_output` is what the children make of theirs; where both sides answered it stands under `strong` and
     `weak`, for it tells of one provider and cannot be added up across two.
     """
-    outputs = {
-        side: _llm_output(
-            [(call, result) for call, result in zip(calls, results, strict=True) if call.decision.route == side]
-        )
-        for side in ("strong", "weak")
-        if any(call.decision.route == side for call in calls)
-    }
-    runs = [run for result in results for run in result.run or ()]
+    sides = {side: [one for one in generated if one.call.side == side] for side in ("strong", "weak")}
+    outputs = {side: _llm_output(answers) for side, answers in sides.items() if answers}
+    runs = [run for _, result in generated for run in result.run or ()]
     return LLMResult(
         generations=[
             [_annotated_generation(generation, call) for generation in result.generations[0]]
-            for call, result in zip(calls, results, strict=True)
+            for call, result in generated
         ],
         llm_output=outputs if len(outputs) > 1 else next(iter(outputs.values()), {}),
         run=runs or None,
     )
 
 
-def _llm_output(answers: Sequence[tuple[Call, LLMResult]]) -> dict[str, Any]:
-    child = _unbound(answers[0][0]).child
+def _llm_output(answers: Sequence[Generated]) -> dict[str, Any]:
+    child = _unbound(answers[0].call).child
     outputs = [result.llm_output for _, result in answers]
     if len(outputs) > 1 and isinstance(child, BaseChatModel):
         return child._combine_llm_outputs(outputs)  # noqa: SLF001 - a hook of the base class that we extend
@@ -90,4 +92,4 @@ def _as_result(message: BaseMessage) -> LLMResult:
 def _annotated_generation(generation: Any, call: Call) -> Any:
     if not isinstance(generation, ChatGeneration):
         return generation
-    return generation.model_copy(update={"message": annotated(generation.message, call.decision)})
+    return generation.model_copy(update={"message": annotated(generation.message, call.routing)})

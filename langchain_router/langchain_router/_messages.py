@@ -1,17 +1,22 @@
-"""The two ends of a routed call: the text it is routed by, and the message it comes back with."""
+"""The two ends of a routed call: the conversation that it brings, and the message it comes back with."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
+from prefroute.conversation import Message
 from prefroute.errors import PromptTypeError
 
 if TYPE_CHECKING:
-    from prefroute.types import RoutingDecision
+    from collections.abc import Iterator, Mapping
+
+    from prefroute.types import Route, RoutingDecision
 
 ROUTING_KEY = "routing"
 """Where the decision stands, in run metadata and in `response_metadata`."""
@@ -19,52 +24,113 @@ ROUTING_KEY = "routing"
 OUTER_KEY, INNER_KEY = "outer", "inner"
 """Where one routed model is a side of another: the other's decision, below `routing`, in metadata and in a message."""
 
+ANSWERED_BY_KEY = "answered_by"
+"""Below `routing`: the side that answers, where that is not the side decided on."""
 
-def prompt_text(value: Any) -> str:
-    """The text that a call is routed by: the last human message, or the last message where there is none.
 
-    In the steps of an agent the last message is often a tool's; the human one stays the same, so one turn stays
-    with one model.
+FALLBACK_KEY = "fallback"
+"""Below `routing`: which side failed before and how, where the other one answers in its place."""
+
+
+class Prompt:
+    """What a chat model is given, read as far as it is asked for.
 
     Args:
-        value: What a chat model takes: a str, a PromptValue, or a sequence of messages in any of their forms.
-
-    Returns:
-        Its text; parts that are not text are left out.
+        value: A str, a PromptValue, or a sequence of messages in any of their forms.
 
     Raises:
         PromptTypeError: It is something else.
     """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, PromptValue):
-        value = value.to_messages()
-    if not isinstance(value, Sequence) or isinstance(value, bytes | bytearray):
-        msg = f"a chat model takes a str, a PromptValue or a sequence of messages, got {type(value).__name__}"
-        raise PromptTypeError(msg)
-    last: BaseMessage | None = None
-    for item in reversed(value):
-        message = item if isinstance(item, BaseMessage) else convert_to_messages([item])[0]
-        if isinstance(message, HumanMessage):
-            return str(message.text)
-        last = message if last is None else last
-    return "" if last is None else str(last.text)
+
+    def __init__(self, value: Any) -> None:
+        is_sequence = isinstance(value, Sequence) and not isinstance(value, bytes | bytearray)
+        if not is_sequence and not isinstance(value, PromptValue):
+            msg = f"a chat model takes a str, a PromptValue or a sequence of messages, got {type(value).__name__}"
+            raise PromptTypeError(msg)
+        self.value = value
+
+    @cached_property
+    def messages(self) -> list[BaseMessage]:
+        """Its messages."""
+        if isinstance(self.value, str):
+            return [HumanMessage(self.value)]
+        if isinstance(self.value, PromptValue):
+            return self.value.to_messages()
+        return [self._message(item) for item in self.value]
+
+    def newest_first(self, depth: int = 0) -> Iterator[Message]:
+        """Its messages as routing sees them, from the last one back.
+
+        Args:
+            depth: How many routed models stand around the one that asks; answers carry the decisions of all.
+        """
+        if isinstance(self.value, str):
+            yield Message(role="human", text=self.value)
+            return
+        items = self.messages if isinstance(self.value, PromptValue) else self.value
+        for item in reversed(items):
+            yield _seen(self._message(item), depth)
+
+    @staticmethod
+    def _message(item: Any) -> BaseMessage:
+        return item if isinstance(item, BaseMessage) else convert_to_messages([item])[0]
 
 
-def nested(decision: RoutingDecision, key: str, other: object) -> dict[str, Any]:
-    """A decision as a dictionary, with that of the routed model around or inside this one, if there is any."""
-    return decision.as_dict() | ({key: other} if isinstance(other, dict) else {})
+def _seen(message: BaseMessage, depth: int) -> Message:
+    if isinstance(message, HumanMessage):
+        return Message(role="human", text=str(message.text))
+    if isinstance(message, AIMessage):
+        calls = tuple(f"{call['name']} {_canonical(call['args'])}" for call in message.tool_calls)
+        return Message(role="ai", text=str(message.text), calls=calls, routing=recorded_routing(message, depth))
+    if isinstance(message, ToolMessage):
+        return Message(role="tool", text=str(message.text), failed=message.status == "error")
+    return Message(role="other", text=str(message.text))
 
 
-def annotated(value: Any, decision: RoutingDecision) -> Any:
+def _canonical(arguments: object) -> str:
+    return json.dumps(arguments, sort_keys=True, default=repr)
+
+
+def recorded_routing(message: BaseMessage, depth: int = 0) -> Mapping[str, Any] | None:
+    """The decision that an answer carries, by the routed model that has so many others around it."""
+    routing = message.response_metadata.get(ROUTING_KEY)
+    for _ in range(depth):
+        routing = routing.get(INNER_KEY) if isinstance(routing, dict) else None
+    return routing if isinstance(routing, dict) else None
+
+
+def depth_of(metadata: Mapping[str, Any] | None) -> int:
+    """How many routed models a call has come through, by the metadata of its run."""
+    depth, routing = 0, (metadata or {}).get(ROUTING_KEY)
+    while isinstance(routing, dict):
+        depth, routing = depth + 1, routing.get(OUTER_KEY)
+    return depth
+
+
+def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
+    """A decision as it is recorded, with the side that answers where that is not the one decided on."""
+    return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY_KEY: side})
+
+
+def answered_by(routing: Mapping[str, Any]) -> Any:
+    """The side that answered, by what was recorded; the record may be anybody's."""
+    return routing.get(ANSWERED_BY_KEY) or routing.get("route")
+
+
+def nested(routing: Mapping[str, Any], key: str, other: object) -> dict[str, Any]:
+    """A decision as it is recorded, with that of the routed model around or inside this one, if there is any."""
+    return {**routing, **({key: other} if isinstance(other, dict) else {})}
+
+
+def annotated(value: Any, routing: Mapping[str, Any]) -> Any:
     """What a child returned, with the decision in `response_metadata`; anything that is no message stays as it is.
 
     Always a copy: the same message may stand in a cache.
     """
     if isinstance(value, BaseMessage):
-        routing = nested(decision, INNER_KEY, value.response_metadata.get(ROUTING_KEY))
-        return value.model_copy(update={"response_metadata": {**value.response_metadata, ROUTING_KEY: routing}})
+        found = nested(routing, INNER_KEY, value.response_metadata.get(ROUTING_KEY))
+        return value.model_copy(update={"response_metadata": {**value.response_metadata, ROUTING_KEY: found}})
     if isinstance(value, dict) and isinstance(value.get("raw"), BaseMessage):
         # What a structured output is with `include_raw`.
-        return type(value)({**value, "raw": annotated(value["raw"], decision)})
+        return type(value)({**value, "raw": annotated(value["raw"], routing)})
     return value

@@ -11,10 +11,10 @@ from langchain_core.runnables import Runnable
 from pydantic import field_serializer
 from typing_extensions import override
 
-from langchain_router._children import describe, find_model
+from langchain_router._children import Routes, describe, find_model
 
 
-class ChatModelPair(BaseChatModel):
+class ChatModelPair(Routes, BaseChatModel):
     """Two chat models seen from outside as one.
 
     Attributes:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import Runnable
 
 from langchain_router._children import with_fields
+from langchain_router._named import named
 from prefroute.errors import ConfigurationError
+from prefroute.inputs import is_asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import BaseModel
+
+    from langchain_router._chooser import TextFunction
 
 _PUSHED: dict[str, Any] = {
     "cache": None,
@@ -49,14 +53,43 @@ def known(model_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
     return {name: value for name, value in settings.items() if name in fields}
 
 
+def as_text_function(value: object) -> TextFunction | None:
+    """Check what finds the text that is routed by.
+
+    Raises:
+        ConfigurationError: It is not a plain function.
+    """
+    if value is not None and (not callable(value) or is_asynchronous(value)):
+        msg = f"text_fn must be a plain function of the messages, not a coroutine function; got {value!r}"
+        raise ConfigurationError(msg)
+    return value
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Check a setting that is on or off.
+
+    Raises:
+        ConfigurationError: It is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, got {value!r}"
+        raise ConfigurationError(msg)
+    return value
+
+
 def as_child(name: str, child: object, settings: Mapping[str, Any]) -> Runnable[Any, Any]:
     """A child with the settings that only it can carry out.
 
     Raises:
         ConfigurationError: It is no Runnable, or has no chat model that the settings could be set on.
+        MissingExtraError: It is a name, and the packages for it are not installed.
     """
+    if isinstance(child, str):
+        child = named(child)
     if not isinstance(child, Runnable):
-        msg = f"{name} must be a LangChain chat model or a Runnable around one, got {type(child).__name__}"
+        msg = (
+            f"{name} must be a LangChain chat model, a Runnable around one or a name of one, got {type(child).__name__}"
+        )
         raise ConfigurationError(msg)
     pushed = {key: settings[key] for key, default in _PUSHED.items() if settings.get(key, default) is not default}
     if not pushed:

@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,14 +18,19 @@ from typing_extensions import override
 
 from langchain_router import _settings
 from langchain_router._bound import RoutedBinding, RoutedRunnable
-from langchain_router._children import with_structure, with_tools
-from langchain_router._dispatch import THRESHOLD_KWARG, Dispatch
-from langchain_router._generation import agenerate_one, generate_one, joined
+from langchain_router._calls import CallMaker
+from langchain_router._capabilities import with_tools_where_able
+from langchain_router._children import with_structure
+from langchain_router._chooser import Chooser, TextFunction
+from langchain_router._dispatch import Dispatch
+from langchain_router._generation import Generated, agenerate_one, generate_one, joined
+from langchain_router._options import split
 from langchain_router._pair import ChatModelPair
+from prefroute.conversation import Decide, TurnPolicy
 from prefroute.decider import Decider
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
-from prefroute.types import OnError
+from prefroute.types import OnError, Route, RoutingDecision
 
 
 class RoutedChatModel(ChatModelPair):
@@ -37,25 +41,41 @@ class RoutedChatModel(ChatModelPair):
     the run's metadata and in `response_metadata` of the message, both under `routing`; a stream carries it on its
     first chunk. `stream_events(version="v3")` has it in the run's metadata alone.
 
-    The threshold of a call is, first that is given: the keyword `threshold`, then
-    `config["configurable"]["router_threshold"]`, then the field, then the router's own. It is routed by the text
-    of the last human message, so the steps of one agent turn stay with one model.
+    A call may bring `threshold=`, or `strong_rate=` in its place, or `route="strong"` or `"weak"`; or, through a
+    chain or a graph, `config["configurable"]` with `router_threshold`, `router_strong_rate` or `router_route`. What a
+    call does not bring is the field's, then the router's own.
+
+    Before the router is asked: a call that one model cannot take, by the models' profiles (window, tools, images),
+    goes to the other one. The router is asked the text of the last human message, without what coding agents put
+    around it. Where the models' providers differ, a model is given the other's answers as text and tool calls, for
+    only their author can read signed thinking and the like; your own list of messages stays as it is.
 
     Example:
         ```python
         model = RoutedChatModel(strong=init_chat_model("openai:gpt-5"), weak=init_chat_model("openai:gpt-5-nano"))
         model.invoke("What is the capital of France?").response_metadata["routing"]["route"]
-        model.invoke("Prove it.", threshold=0.0)  # strong, whatever the score
+        model.invoke("Prove it.", route="strong")  # whatever the score
         ```
 
     Args:
-        strong: The expensive model: a chat model, or a binding, retry, fallback or other Runnable around one.
+        strong: The expensive model: a chat model, or a binding, retry, fallback or other Runnable around one; or,
+            where `langchain` is installed, a name such as `"openai:gpt-5"`.
         weak: The cheap one, likewise.
         router: A router, a folder or hub id to load one from, or None for the one that comes with prefroute.
         threshold: Scores at or above it go to `strong`. None for the router's own at the time of each call.
             `strong_rate=0.3` in its place sends that share of calls to `strong`, by the calibration of the router.
         on_router_error: What happens when the router fails; None for the router's own setting.
         router_time_limit: Seconds the router may take before it counts as failed; None for the router's own.
+        decide: `"per_turn"`: by the last human message, so the steps of one agent turn stay with one model.
+            `"per_step"`: by that and the newest tool result, so they may change. `"per_conversation"`: the model of
+            the latest answer stays, as recorded in it.
+        lock_tool_loop: Whether the answer to a tool's result comes from the model that called the tool.
+        escalate_after: So many identical tool calls, or failed tools, in one turn send its rest to `strong`.
+        text_fn: Finds what the router is asked in the messages of a call. Where it fails, the router has failed.
+        fallback_to_other: Whether the other model answers where the chosen one fails before its first token; once.
+            The run's metadata and the answer say so, under `fallback`. Not in `stream_events(version="v3")`.
+        shadow: The model that answers every call whatever is decided: what routing would do can be watched first.
+        on_route: Called with each `RoutingDecision`; a quick, plain function.
         stats: Counts each decision once; None for a fresh one.
         **settings: Fields of `BaseChatModel`. `callbacks`, `tags` and `metadata` are added to each call; `cache`,
             `disable_streaming`, `output_version`, `rate_limiter` and `verbose` are set on copies of both models.
@@ -70,18 +90,32 @@ class RoutedChatModel(ChatModelPair):
     threshold: float | None = None
     on_router_error: OnError | None = None
     router_time_limit: float | None = None
+    decide: Decide = "per_turn"
+    lock_tool_loop: bool = False
+    escalate_after: int | None = None
+    text_fn: TextFunction | None = Field(default=None, exclude=True)
+    fallback_to_other: bool = False
+    shadow: Route | None = None
+    on_route: Callable[[RoutingDecision], object] | None = Field(default=None, exclude=True)
     stats: RoutingStats = Field(default_factory=RoutingStats, exclude=True)
 
     def __init__(
         self,
         *,
-        strong: Runnable[Any, Any],
-        weak: Runnable[Any, Any],
+        strong: Runnable[Any, Any] | str,
+        weak: Runnable[Any, Any] | str,
         router: Router | str | Path | None = None,
         threshold: float | None = None,
         strong_rate: float | None = None,
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
+        decide: Decide = "per_turn",
+        lock_tool_loop: bool = False,
+        escalate_after: int | None = None,
+        text_fn: TextFunction | None = None,
+        fallback_to_other: bool = False,
+        shadow: Route | None = None,
+        on_route: Callable[[RoutingDecision], object] | None = None,
         stats: RoutingStats | None = None,
         **settings: Any,
     ) -> None:
@@ -94,7 +128,10 @@ class RoutedChatModel(ChatModelPair):
             on_error=on_router_error,
             time_limit=router_time_limit,
             stats=stats,
+            on_route=on_route,
+            shadow=shadow,
         )
+        TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after)
         fields: dict[str, Any] = {
             "strong": _settings.as_child("strong", strong, settings),
             "weak": _settings.as_child("weak", weak, settings),
@@ -102,6 +139,13 @@ class RoutedChatModel(ChatModelPair):
             "threshold": None if decider.threshold is None else float(decider.threshold),
             "on_router_error": on_router_error,
             "router_time_limit": None if router_time_limit is None else float(router_time_limit),
+            "decide": decide,
+            "lock_tool_loop": lock_tool_loop,
+            "escalate_after": escalate_after,
+            "text_fn": _settings.as_text_function(text_fn),
+            "fallback_to_other": _settings.as_flag("fallback_to_other", fallback_to_other),
+            "shadow": shadow,
+            "on_route": on_route,
             "stats": decider.stats,
         }
         super().__init__(**fields, **settings)
@@ -188,8 +232,9 @@ class RoutedChatModel(ChatModelPair):
         **kwargs: Any,
     ) -> LLMResult:
         config = _run_config(callbacks, tags, metadata, run_name, run_id)
-        calls = self._dispatch.prepare_all(messages, config, {"stop": stop, **kwargs})
-        return joined(calls, [generate_one(call, one) for call, one in zip(calls, messages, strict=True)])
+        dispatch = self._dispatch
+        calls = dispatch.prepare_all(messages, config, {"stop": stop, **kwargs})
+        return joined([dispatch.run(call, generate_one) for call in calls])
 
     @override
     async def agenerate(
@@ -205,14 +250,15 @@ class RoutedChatModel(ChatModelPair):
         **kwargs: Any,
     ) -> LLMResult:
         config = _run_config(callbacks, tags, metadata, run_name, run_id)
-        calls = await self._dispatch.aprepare_all(messages, config, {"stop": stop, **kwargs})
-        asked = [agenerate_one(call, one) for call, one in zip(calls, messages, strict=True)]
+        dispatch = self._dispatch
+        calls = await dispatch.aprepare_all(messages, config, {"stop": stop, **kwargs})
+        asked = [dispatch.arun(call, agenerate_one) for call in calls]
         # Let all of them end before the first error is told, so that none goes on unseen.
         results = await asyncio.gather(*asked, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return joined(calls, cast("list[LLMResult]", results))
+        return joined(cast("list[Generated]", results))
 
     @override
     def _generate(
@@ -235,7 +281,7 @@ class RoutedChatModel(ChatModelPair):
         if version != "v3":
             return super().stream_events(input, config, version=cast("Any", version), **kwargs)
         call = self._dispatch.prepare(input, config, kwargs)
-        return cast("Any", call.child).stream_events(input, call.config, version="v3", **call.kwargs)
+        return cast("Any", call.child).stream_events(call.value, call.config, version="v3", **call.kwargs)
 
     @override
     def astream_events(
@@ -250,14 +296,14 @@ class RoutedChatModel(ChatModelPair):
         self, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> Any:
         call = await self._dispatch.aprepare(value, config, kwargs)
-        opened = cast("Any", call.child).astream_events(value, call.config, version="v3", **call.kwargs)
+        opened = cast("Any", call.child).astream_events(call.value, call.config, version="v3", **call.kwargs)
         return await cast("Awaitable[Any]", opened)
 
     # --- binding ---
 
     @override
     def bind(self, **kwargs: Any) -> RoutedBinding:  # type: ignore[override] # the base names a private class
-        """Bind arguments, `threshold` among them; tools and schemas bound later keep them."""
+        """Bind arguments, those for routing among them; tools and schemas bound later keep them."""
         return RoutedBinding(bound=self, kwargs=kwargs, config={})
 
     @override
@@ -278,18 +324,19 @@ class RoutedChatModel(ChatModelPair):
         Args:
             tools: As for the models' own `bind_tools`.
             tool_choice: Likewise.
-            **kwargs: Likewise; `threshold` is kept for routing.
+            **kwargs: Likewise; `threshold`, `strong_rate` and `route` are kept for routing.
 
         Returns:
             A binding around a routed model whose two models have the tools.
 
         Raises:
-            NotImplementedError: One of the models cannot take tools.
+            NotImplementedError: One of the models cannot take tools. Where the profile of that model says so too,
+                this is no error: calls then go to the other one.
         """
-        own, passed = _split(kwargs)
+        own, passed = split(kwargs)
         if tool_choice is not None:
             passed["tool_choice"] = tool_choice
-        strong, weak = (with_tools(child, tools, **passed) for child in self._sides)
+        strong, weak = with_tools_where_able(self._sides, tools, **passed)
         return self.model_copy(update={"strong": strong, "weak": weak}).bind(**own)
 
     @override
@@ -301,7 +348,7 @@ class RoutedChatModel(ChatModelPair):
         Args:
             schema: As for the models' own `with_structured_output`.
             include_raw: Likewise; the raw message then carries the decision.
-            **kwargs: Likewise; `threshold` is kept for routing.
+            **kwargs: Likewise; `threshold`, `strong_rate` and `route` are kept for routing.
 
         Returns:
             A Runnable that routes each input; per-call thresholds work as on the model.
@@ -309,16 +356,16 @@ class RoutedChatModel(ChatModelPair):
         Raises:
             NotImplementedError: One of the models cannot do that.
         """
-        own, passed = _split(kwargs)
+        own, passed = split(kwargs)
         strong, weak = (with_structure(child, schema, include_raw=include_raw, **passed) for child in self._sides)
-        return RoutedRunnable(replace(self._dispatch, strong=strong, weak=weak)).bind(**own)
+        return RoutedRunnable(Dispatch(self._dispatch.maker.between(strong, weak))).bind(**own)
 
     # --- what it is ---
 
     @property
     @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        return self._dispatch.config_specs
+        return self._dispatch.maker.config_specs
 
     @property
     @override
@@ -332,27 +379,28 @@ class RoutedChatModel(ChatModelPair):
 
     @property
     def _dispatch(self) -> Dispatch:
-        return Dispatch(
-            strong=self.strong,
-            weak=self.weak,
-            decider=Decider(
-                router=self.router,
-                threshold=self.threshold,
-                on_error=self.on_router_error,
-                time_limit=self.router_time_limit,
-                stats=self.stats,
-            ),
-            callbacks=self.callbacks,
-            tags=self.tags or (),
-            # The base class records package versions there; the chosen model adds the same ones itself.
-            metadata={name: value for name, value in (self.metadata or {}).items() if name != "lc_versions"},
+        decider = Decider(
+            router=self.router,
+            threshold=self.threshold,
+            on_error=self.on_router_error,
+            time_limit=self.router_time_limit,
+            stats=self.stats,
+            on_route=self.on_route,
+            shadow=self.shadow,
         )
-
-
-def _split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments that are for routing, and those that are for the models."""
-    own = {name: value for name, value in kwargs.items() if name == THRESHOLD_KWARG}
-    return own, {name: value for name, value in kwargs.items() if name != THRESHOLD_KWARG}
+        policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
+        return Dispatch(
+            CallMaker(
+                chooser=Chooser(
+                    strong=self.strong, weak=self.weak, decider=decider, policy=policy, text_fn=self.text_fn
+                ),
+                fallback=self.fallback_to_other,
+                callbacks=self.callbacks,
+                tags=self.tags or (),
+                # The base class records package versions there; the chosen model adds the same ones itself.
+                metadata={name: value for name, value in (self.metadata or {}).items() if name != "lc_versions"},
+            )
+        )
 
 
 def _run_config(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -13,10 +12,10 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 
 from langchain_router._messages import ROUTING_KEY
+from langchain_router._named import named
 from langchain_router.callbacks import StrongCallRateHandler
 from langchain_router.chat_model import RoutedChatModel
 from prefroute.demo import AdapterRun
-from prefroute.errors import ConfigurationError, MissingExtraError
 from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
@@ -82,17 +81,4 @@ def _routing(message: AIMessage) -> dict[str, Any]:
 
 
 def _model(side: Route, spec: str | None) -> BaseChatModel:
-    if spec is None:
-        return OfflineChatModel(side=side)
-    provider = spec.partition(":")[0].replace("_", "-") if ":" in spec else "openai"
-    try:
-        # By name, for the package is none of ours: only this option of the demo uses it.
-        made: BaseChatModel = import_module("langchain.chat_models").init_chat_model(spec)
-    except ImportError as error:
-        msg = f"{spec} needs LangChain's packages for it: pip install langchain langchain-{provider}"
-        raise MissingExtraError(msg) from error
-    except Exception as error:
-        # A provider's client refuses in its own way, a missing key above all.
-        msg = f"LangChain makes no chat model of {spec!r}: {error}"
-        raise ConfigurationError(msg) from error
-    return made
+    return OfflineChatModel(side=side) if spec is None else named(spec)

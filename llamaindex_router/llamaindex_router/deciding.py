@@ -6,6 +6,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llamaindex_router.events import announce
+from prefroute.conversation import Settled
+from prefroute.decider import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +35,7 @@ def decide(
         RouterError: The router failed and `on_error` is `"raise"`.
     """
     started = perf_counter()
-    decision = decider.decide(text, threshold)
+    decision = decider.decide(Ask(text=text, threshold=threshold))
     announce(decision, name_of(decision.route), perf_counter() - started)
     return decision
 
@@ -43,7 +45,7 @@ async def adecide(
 ) -> RoutingDecision:
     """`decide` without blocking the event loop."""
     started = perf_counter()
-    decision = await decider.adecide(text, threshold)
+    decision = await decider.adecide(Ask(text=text, threshold=threshold))
     announce(decision, name_of(decision.route), perf_counter() - started)
     return decision
 
@@ -65,6 +67,6 @@ def decide_unasked(
     Raises:
         ThresholdError: The threshold is not a finite number.
     """
-    decision = decider.decide_unasked(route, "capability", threshold)
+    decision = decider.decide(Ask(threshold=threshold, settled=Settled(route, "capability")))
     announce(decision, name_of(route), 0.0)
     return decision

@@ -13,7 +13,7 @@ from scipy.stats import betabinom
 from prefroute import Router, load_router
 from prefroute.calibration import Calibration, fewest_prompts, prompts_needed, share_interval
 from prefroute.data import Battles
-from prefroute.decider import Decider
+from prefroute.decider import Ask, Decider
 from prefroute.errors import ConfigurationError, DataError, PersistenceError, RouterError, ScoreError
 from prefroute.evaluation import strong_share
 from prefroute.persistence import save_calibration
@@ -257,7 +257,8 @@ def test_a_decider_takes_a_rate_in_place_of_a_threshold() -> None:
     router.calibrate(PROMPTS, 0.3)
     decider = Decider.of(router, strong_rate=0.8)
     assert decider.threshold == router.threshold_for(0.8)
-    assert sum(decision.is_strong for decision in decider.decide_batch(PROMPTS)) == round(0.8 * 501)
+    decisions = decider.decide_batch([Ask(text=text) for text in PROMPTS])
+    assert sum(decision.is_strong for decision in decisions) == round(0.8 * 501)
     with pytest.raises(ConfigurationError, match="threshold= or strong_rate=, not both"):
         Decider.of(router, threshold=0.5, strong_rate=0.8)
     with pytest.raises(ConfigurationError, match="needs a calibrated router"):

@@ -8,7 +8,8 @@ import pytest
 
 from prefroute import RoutingStats
 from prefroute.calibration import Calibration
-from prefroute.decider import Decider
+from prefroute.conversation import Settled
+from prefroute.decider import Ask, Decider
 from prefroute.drift import DriftMonitor
 from prefroute.errors import ConfigurationError, ThresholdError
 from prefroute.routers.baselines import RandomRouter
@@ -118,13 +119,13 @@ def test_adapters_watch_a_calibrated_router_by_themselves() -> None:
     router.calibrate(prompts, 0.3)
     decider = Decider.of(router)
     assert decider.stats.drift() is not None
-    decider.decide_batch(prompts)
+    decider.decide_batch([Ask(text=text) for text in prompts])
     report = decider.stats.drift()
     assert report is not None
     assert (report.n, report.strong_rate, report.drifted) == (200, 0.3, False)
     assert Decider.of(FixedRouter()).stats.drift() is None
     # What the router was not asked, or could not score, is no traffic of its own.
-    decider.decide_unasked("weak", "capability")
+    decider.decide(Ask(settled=Settled("weak", "capability")))
     assert decider.stats.drift() == report
     for twin in (copy.copy(decider.stats), pickle.loads(pickle.dumps(decider.stats))):
         assert twin.drift() == report

@@ -143,7 +143,7 @@ async def test_structured_output_is_routed(structured: Any, recorder: Any) -> No
         structured.strong.with_structured_output(Answer).get_output_schema().model_json_schema()
     )
     assert chain.get_input_schema().model_json_schema() == structured.strong.get_input_schema().model_json_schema()
-    assert [spec.id for spec in chain.config_specs] == ["router_threshold"]
+    assert [spec.id for spec in chain.config_specs] == ["router_threshold", "router_strong_rate", "router_route"]
 
 
 async def test_structured_output_streams(setup: Any, fake: Any) -> None:

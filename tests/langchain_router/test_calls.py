@@ -291,4 +291,4 @@ def test_a_routed_model_routes_between_routed_models(setup: Any, fake: Any, reco
     message = pair.model.invoke("easy", {"callbacks": [recorder]})
     assert message.content == "strong"
     assert len(recorder.models) == 1
-    assert [spec.id for spec in pair.model.config_specs] == ["router_threshold"]
+    assert [spec.id for spec in pair.model.config_specs] == ["router_threshold", "router_strong_rate", "router_route"]

@@ -21,6 +21,9 @@ from prefroute import ConfigurationError, RouterNotFoundError, RoutingStats, Thr
 from prefroute.routers.baselines import RandomRouter
 from prefroute.testing import FixedRouter
 
+UNSET = {"router_strong_rate": None, "router_route": None}
+"""Defaults of what is configurable beside the threshold."""
+
 
 def test_it_is_a_chat_model(setup: Any) -> None:
     assert isinstance(setup().model, BaseChatModel)
@@ -100,7 +103,7 @@ def test_parameters_of_every_chat_model_are_warned_about(setup: Any) -> None:
     assert "sk-secret" not in repr(pair.model)
 
 
-@pytest.mark.parametrize("child", [None, "openai:gpt-5", 3])
+@pytest.mark.parametrize("child", [None, b"openai:gpt-5", 3])
 def test_a_child_must_be_a_runnable(fake: Any, child: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"weak must be a LangChain chat model.*{type(child).__name__}"):
         RoutedChatModel(strong=fake(model_name="s"), weak=child, router=FixedRouter())
@@ -201,7 +204,7 @@ def test_tracing_parameters_name_both(setup: Any, fake: Any) -> None:
 def test_config_specs_show_the_threshold(setup: Any, fake: Any) -> None:
     strong = fake(model_name="s").configurable_fields(model_name=ConfigurableField(id="name"))
     model = setup(strong=strong, threshold=0.3).model
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.3, "name": "s"}
+    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.3, **UNSET, "name": "s"}
     assert "router_threshold" in json.dumps(model.get_config_jsonschema())
     assert setup().model.config_specs[0].default == 0.5
 
@@ -274,11 +277,11 @@ def test_children_configurable_by_the_same_name_with_different_defaults(setup: A
         for child, name in ((pair.strong, "s"), (pair.weak, "w"))
     )
     model = RoutedChatModel(strong=strong, weak=weak, router=pair.router)
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, "name": None}
+    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, **UNSET, "name": None}
     same = RoutedChatModel(strong=strong, weak=strong, router=pair.router)
-    assert {spec.id: spec.default for spec in same.config_specs} == {"router_threshold": 0.5, "name": "s"}
+    assert {spec.id: spec.default for spec in same.config_specs} == {"router_threshold": 0.5, **UNSET, "name": "s"}
     outer = RoutedChatModel(strong=same, weak=pair.weak, router=pair.router, threshold=0.25)
-    assert {spec.id: spec.default for spec in outer.config_specs} == {"router_threshold": 0.25, "name": "s"}
+    assert {spec.id: spec.default for spec in outer.config_specs} == {"router_threshold": 0.25, **UNSET, "name": "s"}
     assert "name" in str((RunnableLambda(lambda x: x) | model).config_schema().model_json_schema())
 
 
@@ -286,7 +289,7 @@ def test_a_configurable_default_need_not_be_hashable(setup: Any) -> None:
     pair = setup()
     tagged = pair.strong.model_copy(update={"tags": ["a"]}).configurable_fields(tags=ConfigurableField(id="tags"))
     model = RoutedChatModel(strong=tagged, weak=pair.weak, router=pair.router)
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, "tags": ["a"]}
+    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, **UNSET, "tags": ["a"]}
 
 
 def test_a_model_with_settings_and_configurable_alternatives_can_be_pickled(setup: Any, fake: Any) -> None:

@@ -47,7 +47,8 @@ def test_a_named_model_is_made_by_langchain(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "langchain", None)
+    for package in ("langchain", "langchain.chat_models"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match="pip install langchain langchain-openai"):
         demo.run(["easy"], router(), strong="openai:gpt-5")
     with pytest.raises(MissingExtraError, match="langchain-google-genai"):

@@ -1,0 +1,75 @@
+"""Which side can take a call at all: asked before the router is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefroute.conversation import Settled
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+_BYTES_PER_TOKEN = 3.5
+"""Below what tokenizers make of English (about 4) and of Chinese (3 bytes a character, about one token each): a call
+must not be sent where it does not fit, and the last eighth of a window is little lost."""
+
+WINDOW = "window"
+"""The detail of a decision for a call that does not fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a call asks of a model.
+
+    Attributes:
+        tokens: Its length, estimated.
+        features: Names of what the model must be able to do, in the adapter's own terms.
+    """
+
+    tokens: int = 0
+    features: AbstractSet[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a model cannot do, as far as that is known.
+
+    Attributes:
+        window: Most tokens of a prompt; None where not known.
+        lacks: Names of features that it is known not to have.
+    """
+
+    window: int | None = None
+    lacks: AbstractSet[str] = frozenset()
+
+    def stops(self, needs: Needs) -> str | None:
+        """What of the needs a model of these limits cannot meet; None if nothing."""
+        if missing := self.lacks & needs.features:
+            return min(missing)
+        return WINDOW if self.window is not None and needs.tokens > self.window else None
+
+
+def able_side(needs: Needs, *, strong: Limits, weak: Limits) -> Settled | None:
+    """The side that a call must go to because the other one cannot take it.
+
+    Args:
+        needs: Of the call.
+        strong: Limits of the strong model.
+        weak: Limits of the weak one.
+
+    Returns:
+        The side, with what the other lacks; None if both can take it, or neither.
+    """
+    strong_stops, weak_stops = strong.stops(needs), weak.stops(needs)
+    if weak_stops is not None and strong_stops is None:
+        return Settled("strong", "capability", weak_stops)
+    if strong_stops is not None and weak_stops is None:
+        return Settled("weak", "capability", strong_stops)
+    return None
+
+
+def tokens_of(text: str) -> int:
+    """An estimate of a text's length in tokens, rather too high than too low."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return int(size / _BYTES_PER_TOKEN) + 1

@@ -1,0 +1,236 @@
+"""What of a conversation a router is asked, and when it need not be asked.
+
+An adapter translates its messages into `Message`, newest first and as far as they are looked at; which of them matter
+is decided here. Experience elsewhere: routers that score tool results, reminders of the harness or the whole history
+route worse than by the person's own words, and a conversation that changes sides at each "go on" pays for it in
+quality and in lost prompt caches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from prefroute.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from prefroute.types import Reason, Route
+
+Decide: TypeAlias = Literal["per_turn", "per_step", "per_conversation"]
+"""How often a side is chosen: for each thing that the person says, for each call, or once a conversation."""
+
+TOOL_RESULT_CHARACTERS = 2000
+"""How much of a tool's result is read for a decision per step: as much as embedders take in beside a question."""
+
+_NOISE = (
+    "command-message",
+    "command-name",
+    "environment_context",
+    "environment_details",
+    "local-command-caveat",
+    "local-command-stderr",
+    "local-command-stdout",
+    "reminderInstructions",
+    "system-reminder",
+    "system_reminder",
+)
+"""Elements that coding agents put into the person's message though the person did not write them."""
+
+_QUESTIONS = ("user_query", "userRequest")
+"""Elements that agents put around the person's own words."""
+
+
+def _tags(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"<(/?)({'|'.join(map(re.escape, names))})(?:\s[^<>]*)?>")
+
+
+_NOISE_TAGS, _QUESTION_TAGS = _tags(_NOISE), _tags(_QUESTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation, as far as routing looks at it.
+
+    Attributes:
+        role: Who speaks; anything but the three is `other`.
+        text: Its text, without images and the like.
+        calls: The tool calls it makes, each as one text that is the same for the same tool and arguments.
+        failed: Whether it is the result of a tool that failed.
+        routing: The decision that led to it, as `RoutingDecision.as_dict()`, where one is recorded.
+    """
+
+    role: Literal["human", "ai", "tool", "other"]
+    text: str = ""
+    calls: tuple[str, ...] = ()
+    failed: bool = False
+    routing: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A side that is chosen without asking the router.
+
+    Attributes:
+        route: The side.
+        reason: Why.
+        detail: More of why, in a word.
+    """
+
+    route: Route
+    reason: Reason
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a conversation comes to.
+
+    Attributes:
+        text: What the router is asked.
+        settled: The side, where the conversation itself says it.
+    """
+
+    text: str
+    settled: Settled | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPolicy:
+    """How a conversation is read.
+
+    A turn begins with what a person says and goes on through the calls and results of tools.
+
+    Attributes:
+        decide: `per_turn` reads what the person said last, so all steps of a turn get the same score. `per_step`
+            reads, where tool results have come since, the newest one too. `per_conversation` keeps the side of the
+            latest answer that was chosen by score, and reads as per turn where there is none.
+        lock_tool_loop: Whether the answer to a tool's result comes from the side that called the tool.
+        escalate_after: So many identical tool calls, or failed tools, in one turn send the rest of it to the strong
+            side; None for never.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+
+    decide: Decide = "per_turn"
+    lock_tool_loop: bool = False
+    escalate_after: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.decide not in get_args(Decide):
+            msg = f"decide must be one of {', '.join(get_args(Decide))}; got {self.decide!r}"
+            raise ConfigurationError(msg)
+        if not isinstance(self.lock_tool_loop, bool):
+            msg = f"lock_tool_loop must be True or False, got {self.lock_tool_loop!r}"
+            raise ConfigurationError(msg)
+        count = self.escalate_after
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            msg = f"escalate_after must be a number of tool calls, 1 or more, or None; got {count!r}"
+            raise ConfigurationError(msg)
+
+    def question(self, newest_first: Iterable[Message]) -> Question:
+        """Find what the router is asked.
+
+        Args:
+            newest_first: The messages from the last one back; read no further than is needed.
+
+        Returns:
+            The text, and the side where it is settled.
+        """
+        messages = iter(newest_first)
+        turn, asked = _turn(messages)
+        text = asked
+        if self.decide == "per_step" and turn and turn[0].role == "tool":
+            text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
+        return Question(text, self._settled(turn, messages))
+
+    def _settled(self, turn: list[Message], older: Iterator[Message]) -> Settled | None:
+        if self.escalate_after is not None and (why := _stuck(turn, self.escalate_after)):
+            return Settled("strong", "escalation", why)
+        if self.lock_tool_loop and turn and turn[0].role == "tool":
+            caller = next((message for message in turn if message.role == "ai"), None)
+            if caller is not None and (route := _recorded(caller)) is not None:
+                return Settled(route, "tool_loop")
+        if self.decide == "per_conversation":
+            for message in (*turn, *older):
+                if message.role == "ai" and (route := _recorded(message, lasting=True)) is not None:
+                    return Settled(route, "conversation")
+        return None
+
+
+def _turn(messages: Iterator[Message]) -> tuple[list[Message], str]:
+    """The messages of the turn, newest first, and what the person asked in it."""
+    turn: list[Message] = []
+    only_noise: str | None = None
+    for message in messages:
+        turn.append(message)
+        if message.role != "human":
+            continue
+        asked = without_noise(message.text)
+        # A message of nothing but the harness's own is none of the person's; one of images alone is.
+        if asked or not message.text.strip():
+            return turn, asked
+        only_noise = message.text if only_noise is None else only_noise
+    if only_noise is not None:
+        return turn, only_noise
+    return turn, turn[0].text if turn else ""
+
+
+def _stuck(turn: list[Message], limit: int) -> str | None:
+    calls = Counter(call for message in turn for call in message.calls)
+    if calls and max(calls.values()) >= limit:
+        return "repeated tool call"
+    if sum(message.failed for message in turn) >= limit:
+        return "failed tools"
+    return None
+
+
+_LASTING = frozenset({"score", "conversation"})
+"""Reasons that hold for the conversation; the others hold for the call that they were given for."""
+
+
+def _recorded(message: Message, *, lasting: bool = False) -> Route | None:
+    routing = message.routing or {}
+    route = routing.get("route")
+    if lasting and routing.get("reason") not in _LASTING:
+        return None
+    return route if route in {"strong", "weak"} else None
+
+
+def without_noise(text: str) -> str:
+    """What a person wrote, without what coding agents put around it.
+
+    Args:
+        text: A message.
+
+    Returns:
+        The inside of a `<user_query>` or `<userRequest>` where there is one, else the text without reminders, results
+        of commands and descriptions of the environment; an element that is not closed is left as it is.
+    """
+    if "</" not in text:
+        return text
+    if asked := [text[start.end() : end.start()].strip() for start, end in _elements(text, _QUESTION_TAGS)]:
+        text = "\n\n".join(asked)
+    noise = list(_elements(text, _NOISE_TAGS))
+    if not noise:
+        return text
+    ends = [0, *(end.end() for _, end in noise)]
+    starts = [*(start.start() for start, _ in noise), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True)).strip()
+
+
+def _elements(text: str, tags: re.Pattern[str]) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    """The opening and closing tags of the outermost elements that are closed."""
+    opened: re.Match[str] | None = None
+    for tag in tags.finditer(text):
+        # A name that opens twice was only spoken of the first time.
+        if not tag[1] and (opened is None or opened[2] == tag[2]):
+            opened = tag
+        elif tag[1] and opened is not None and opened[2] == tag[2]:
+            yield opened, tag
+            opened = None

@@ -1,0 +1,130 @@
+"""What a call needs of a model, and what the models lack by their profiles."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage
+
+from langchain_router._children import find_asked_model, with_tools
+from prefroute.capabilities import Limits, Needs, tokens_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable
+
+TOOLS = "tool_calling"
+
+_FEATURES = {
+    "audio": "audio_inputs",
+    "document": "pdf_inputs",
+    "file": "pdf_inputs",
+    "image": "image_inputs",
+    "image_url": "image_inputs",
+    "input_audio": "audio_inputs",
+    "input_image": "image_inputs",
+    "video": "video_inputs",
+}
+"""Types of content blocks, LangChain's own and providers', and the key of a model profile that tells of them."""
+
+_KNOWN = (TOOLS, *sorted(set(_FEATURES.values())))
+
+_TOKENS_OF_A_BLOCK = 1000
+"""What an image or a file is counted as: about what providers bill for a picture of ordinary size."""
+
+_MOST_OF_A_TOOL = 4000
+"""Tokens that the description of one tool hardly ever exceeds."""
+
+_NO_LIMITS = Limits()
+
+
+def limits_of(child: Runnable[Any, Any]) -> Limits:
+    """What a child cannot do by the profile of its model; without one nothing is known, so nothing is ruled out."""
+    found = find_asked_model(child)
+    profile = None if found is None else found.model.profile
+    if not profile:
+        return _NO_LIMITS
+    window = profile.get("max_input_tokens")
+    return Limits(
+        window=window if isinstance(window, int) else None,
+        lacks=frozenset(feature for feature in _KNOWN if profile.get(feature) is False),
+    )
+
+
+def bound_tools(*children: Runnable[Any, Any]) -> Any:
+    """The tools that are bound to a child, of the first that has any."""
+    found = (find_asked_model(child) for child in children)
+    return next((tools for one in found if one is not None and (tools := one.kwargs.get("tools"))), None)
+
+
+def with_tools_where_able(
+    children: Sequence[Runnable[Any, Any]], tools: Any, **kwargs: Any
+) -> list[Runnable[Any, Any]]:
+    """The children with tools; one that cannot have them, and says so in its profile, stays as it is.
+
+    Raises:
+        NotImplementedError: No child can take tools, or one cannot whose profile does not say so.
+    """
+    able: list[Runnable[Any, Any]] = []
+    unable = 0
+    for child in children:
+        try:
+            able.append(with_tools(child, tools, **kwargs))
+        except NotImplementedError:
+            unable += 1
+            if TOOLS not in limits_of(child).lacks or unable == len(children):
+                raise
+            able.append(child)
+    return able
+
+
+def needs_of(messages: Sequence[BaseMessage], tools: Any, window: int | None) -> Needs:
+    """What a call needs.
+
+    Args:
+        messages: All that is sent.
+        tools: A sequence of what it may call, in any form; None or empty for nothing.
+        window: The smaller window; tools are measured only where they could matter.
+
+    Returns:
+        The needs.
+    """
+    features = {TOOLS} if tools else set()
+    tokens = 0
+    for message in messages:
+        for block in [message.content] if isinstance(message.content, str) else message.content:
+            feature = _feature(block)
+            if feature is not None:
+                features.add(feature)
+                tokens += _TOKENS_OF_A_BLOCK
+            else:
+                tokens += sum(map(tokens_of, _texts(block)))
+        if isinstance(message, AIMessage):
+            tokens += sum(tokens_of(_json(call["args"])) for call in message.tool_calls)
+    if tools and window is not None and tokens <= window < tokens + _MOST_OF_A_TOOL * len(tools):
+        tokens += tokens_of(_json(tools))
+    return Needs(tokens=tokens, features=features)
+
+
+def _feature(block: str | dict[str, Any]) -> str | None:
+    if isinstance(block, str):
+        return None
+    kind = block.get("type")
+    feature = _FEATURES.get(kind) if isinstance(kind, str) else None
+    if kind == "file" and not str(block.get("mime_type", "application/pdf")).startswith("application/pdf"):
+        return None
+    return feature
+
+
+def _texts(block: str | dict[str, Any]) -> Iterator[str]:
+    if isinstance(block, str):
+        yield block
+    else:
+        yield from (value for value in (block.get("text"), block.get("thinking")) if isinstance(value, str))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str)

@@ -1,0 +1,104 @@
+"""What an adapter's call asks the core: forced, capable, settled by the conversation, or by score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_core.messages import BaseMessage
+
+from langchain_router._capabilities import bound_tools, limits_of, needs_of
+from langchain_router._children import provider_of
+from langchain_router._history import family, may_be_foreign, readable
+from prefroute.capabilities import able_side
+from prefroute.conversation import Settled, TurnPolicy
+from prefroute.decider import Ask
+from prefroute.errors import PromptTypeError
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+
+    from langchain_router._messages import Prompt
+    from langchain_router._options import Options
+    from prefroute.decider import Decider
+    from prefroute.types import Route
+
+TextFunction: TypeAlias = Callable[[Sequence[BaseMessage]], str]
+"""Finds what the router is asked in the messages of a call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chooser:
+    """Two children, and how it is chosen between them.
+
+    Attributes:
+        strong: The expensive side.
+        weak: The cheap side.
+        decider: The router and its settings.
+        policy: How a conversation is read.
+        text_fn: Finds what the router is asked, in place of the policy.
+    """
+
+    strong: Runnable[Any, Any]
+    weak: Runnable[Any, Any]
+    decider: Decider
+    policy: TurnPolicy = field(default_factory=TurnPolicy)
+    text_fn: TextFunction | None = None
+
+    def child(self, side: Route) -> Runnable[Any, Any]:
+        """The child of a side."""
+        return self.strong if side == "strong" else self.weak
+
+    def ask(self, prompt: Prompt, options: Options, *, tools: Any = None, depth: int = 0) -> Ask:
+        """What the core is asked about one call.
+
+        Args:
+            prompt: What the model is given.
+            options: What the call brings for routing.
+            tools: Tools of this call alone, beside those bound to the children.
+            depth: How many routed models stand around this one.
+
+        Returns:
+            The question, or the side where it is settled.
+        """
+        settled = Settled(options.route, "forced") if options.route is not None else self._able(prompt, tools)
+        text, error = "", None
+        if settled is None:
+            question = self.policy.question(prompt.newest_first(depth))
+            text, settled = question.text, question.settled
+        if settled is None and self.text_fn is not None:
+            text, error = _found(self.text_fn, prompt)
+        return Ask(
+            text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error
+        )
+
+    def _able(self, prompt: Prompt, tools: Any) -> Settled | None:
+        strong, weak = limits_of(self.strong), limits_of(self.weak)
+        windows = [limits.window for limits in (strong, weak) if limits.window is not None]
+        if not windows and not strong.lacks and not weak.lacks:
+            return None
+        needs = needs_of(
+            prompt.messages, tools or bound_tools(self.strong, self.weak), min(windows) if windows else None
+        )
+        return able_side(needs, strong=strong, weak=weak)
+
+    def readable(self, prompt: Prompt, side: Route) -> Any:
+        """What a side is given: the prompt as it came, unless it holds what only the other's provider can read."""
+        if isinstance(prompt.value, str) or not any(map(may_be_foreign, prompt.messages)):
+            return prompt.value
+        strong, weak = (family(provider_of(child)) for child in (self.strong, self.weak))
+        if strong is None or weak is None or strong == weak:
+            return prompt.value
+        changed = readable(prompt.messages, side=side, families={"strong": strong, "weak": weak})
+        return prompt.value if changed is None else changed
+
+
+def _found(text_fn: TextFunction, prompt: Prompt) -> tuple[str, Exception | None]:
+    try:
+        text = text_fn(prompt.messages)
+    except Exception as error:  # noqa: BLE001 - the user's function; the call goes on as if the router had failed
+        return "", error
+    if not isinstance(text, str):
+        return "", PromptTypeError(f"text_fn must return a str, got {type(text).__name__}")
+    return text, None

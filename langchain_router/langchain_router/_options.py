@@ -1,0 +1,95 @@
+"""What one call may bring for routing: as keywords, or under `configurable` in its config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+
+from prefroute.inputs import as_route
+from prefroute.types import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OWN_KWARGS = ("threshold", "strong_rate", "route")
+"""Keywords of a call that are for routing; the models never see them."""
+
+CONFIGURABLE_PREFIX = "router_"
+"""What makes a keyword's name a key under `configurable`."""
+
+
+class Options(NamedTuple):
+    """The settings that a call brings; None for what it does not.
+
+    Attributes:
+        threshold: In place of the routed model's.
+        strong_rate: In place of a threshold.
+        route: The side, whatever the router would say.
+    """
+
+    threshold: float | None = None
+    strong_rate: float | None = None
+    route: Route | None = None
+
+
+def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords that are for routing, and those that are for the models."""
+    passed = dict(kwargs)
+    own = {name: passed.pop(name) for name in OWN_KWARGS if name in passed}
+    return own, passed
+
+
+def options_of(own: Mapping[str, Any], configurable: Mapping[str, Any] | None) -> Options:
+    """The settings of one call: a keyword comes before the config.
+
+    Raises:
+        ConfigurationError: `route` names no side.
+    """
+    configured = {name: (configurable or {}).get(CONFIGURABLE_PREFIX + name) for name in OWN_KWARGS}
+    # A keyword threshold overrides a configured rate as well, and the other way round: both mean the threshold.
+    # `is None`: a threshold of 0.0 is legal and means all strong.
+    by_keyword = own.get("threshold") is not None or own.get("strong_rate") is not None
+    bar = own if by_keyword else configured
+    route = configured["route"] if own.get("route") is None else own["route"]
+    return Options(bar.get("threshold"), bar.get("strong_rate"), None if route is None else as_route(route))
+
+
+def without_own(configurable: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The `configurable` without routing's keys, None where there are none.
+
+    `init_chat_model(..., configurable_fields="any")` would take every key for a parameter of its model.
+    """
+    own = [key for name in OWN_KWARGS if (key := CONFIGURABLE_PREFIX + name) in configurable]
+    return {key: value for key, value in configurable.items() if key not in own} if own else None
+
+
+def specs(threshold: float | None) -> list[ConfigurableFieldSpec]:
+    """The keys under `configurable`, for schemas.
+
+    Args:
+        threshold: What holds where a call brings none.
+    """
+    return [
+        ConfigurableFieldSpec(
+            id=CONFIGURABLE_PREFIX + "threshold",
+            annotation=float,
+            name="Router threshold",
+            description="Prompts whose score is at or above it go to the strong model.",
+            default=threshold,
+        ),
+        ConfigurableFieldSpec(
+            id=CONFIGURABLE_PREFIX + "strong_rate",
+            annotation=float,
+            name="Router strong rate",
+            description="In place of a threshold: the share of calls for the strong model, by the calibration.",
+            default=None,
+        ),
+        ConfigurableFieldSpec(
+            id=CONFIGURABLE_PREFIX + "route",
+            annotation=str,
+            name="Router route",
+            description=f"The side, whatever the router would say: {' or '.join(get_args(Route))}.",
+            default=None,
+        ),
+    ]
