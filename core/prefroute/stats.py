@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections import Counter, OrderedDict, deque
 from math import ceil, nan
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from prefroute._shared import Shared
 from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ class StatsSnapshot(TypedDict):
     latency_ms: dict[str, float | None]
 
 
-class RoutingStats:
+class RoutingStats(Shared):
     """Counts decisions; any number of threads and tasks may share one.
 
     Args:
@@ -56,10 +54,8 @@ class RoutingStats:
             raise ConfigurationError(msg)
         self.window = window
         self._monitor = monitor
-        # Reentrant, for a signal handler that reads the figures runs in the middle of whatever is under way.
-        self._lock = threading.RLock()
+        super().__init__()
         self._clear()
-        _instances.add(self)
 
     def _clear(self) -> None:
         self._by_route: Counter[str] = Counter(strong=0, weak=0)
@@ -84,17 +80,22 @@ class RoutingStats:
             for decision in decisions:
                 self._add(decision, seconds)
 
-    def record_once(self, decision: RoutingDecision) -> None:
+    def record_once(self, decision: RoutingDecision) -> bool:
         """Count a decision unless one with its `id` was counted here already.
 
         For those who see a decision from outside, in each of the runs that it leads to.
+
+        Returns:
+            Whether it was counted.
         """
         with self._lock:
-            if decision.id not in self._seen:
-                self._seen[decision.id] = None
-                if len(self._seen) > _REMEMBERED:
-                    self._seen.popitem(last=False)
-                self._add(decision, None)
+            if decision.id in self._seen:
+                return False
+            self._seen[decision.id] = None
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+            self._add(decision, None)
+            return True
 
     def _add(self, decision: RoutingDecision, seconds: float | None) -> None:
         self._by_route[decision.route] += 1
@@ -166,37 +167,10 @@ class RoutingStats:
         """Totals, for a log line."""
         return f"RoutingStats(total={self.total}, strong_rate={self.strong_rate:.3f})"
 
-    # A lock can be neither copied nor pickled; without these two, nothing that holds statistics could be either.
     def __getstate__(self) -> dict[str, Any]:
         """State without the lock, taken at one moment."""
         with self._lock:
-            return {
-                "window": self.window,
-                "_by_route": self._by_route.copy(),
-                "_by_reason": self._by_reason.copy(),
-                "_recent": self._recent.copy(),
-                "_seen": self._seen.copy(),
-                "_monitor": None if self._monitor is None else self._monitor.copy(),
-            }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state with a lock of its own."""
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
-        _instances.add(self)
-
-
-_instances: weakref.WeakSet[RoutingStats] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Renew the locks: one that another thread held at the fork would never be released in the child."""
-    for stats in _instances:
-        stats._lock = threading.RLock()  # noqa: SLF001 - same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+            return super().__getstate__() | {"_monitor": None if self._monitor is None else self._monitor.copy()}
 
 
 class ReportsStats:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router._children import routes
+from langchain_router._fallback import TokenWatch, other_side
 from langchain_router._messages import FALLBACK_KEY, OUTER_KEY, ROUTING_KEY, Prompt, depth_of, nested, recorded
 from langchain_router._options import options_of, specs, split, without_own
 
@@ -25,23 +25,6 @@ if TYPE_CHECKING:
     from langchain_router._options import Options
     from prefroute.decider import Ask
     from prefroute.types import Route, RoutingDecision
-
-
-class TokenWatch(BaseCallbackHandler):
-    """Notices the first token of a run: someone may have shown it, so nothing else may follow it."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def on_llm_new_token(self, *_: Any, **__: Any) -> None:
-        """A token of a stream."""
-        self.seen = True
-
-    def on_stream_event(self, *_: Any, **__: Any) -> None:
-        """An event of a typed stream."""
-        self.seen = True
 
 
 class Wanted(NamedTuple):
@@ -150,10 +133,7 @@ class CallMaker:
         """The call as the other child gets it where one failed; None where it is too late, or not wanted."""
         if call.watch is None or call.watch.seen:
             return None
-        side: Route = "weak" if call.side == "strong" else "strong"
-        routing = recorded(call.decision, side)
-        # The name alone: what a provider's error says may quote the prompt, or a key.
-        routing[FALLBACK_KEY] = {"from": call.side, "error": type(error).__name__}
+        side, routing = other_side(call.decision, call.side, error)
         return self._made(call.wanted, call.decision, side, routing, None)
 
     def _made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from langchain_router._options import Options
     from prefroute.decider import Decider
     from prefroute.types import Route
+
+logger = logging.getLogger(__name__)
 
 TextFunction: TypeAlias = Callable[[Sequence[BaseMessage]], str]
 """Finds what the router is asked in the messages of a call."""
@@ -62,13 +65,17 @@ class Chooser:
         Returns:
             The question, or the side where it is settled.
         """
-        settled = Settled(options.route, "forced") if options.route is not None else self._able(prompt, tools)
-        text, error = "", None
-        if settled is None:
-            question = self.policy.question(prompt.newest_first(depth))
-            text, settled = question.text, question.settled
-        if settled is None and self.text_fn is not None:
-            text, error = _found(self.text_fn, prompt)
+        text, settled, error = "", None, None
+        try:
+            settled = Settled(options.route, "forced") if options.route is not None else self._able(prompt, tools)
+            if settled is None:
+                question = self.policy.question(prompt.newest_first(depth))
+                text, settled = question.text, question.settled
+            if settled is None and self.text_fn is not None:
+                text = _text_of(self.text_fn, prompt)
+        except Exception as caught:  # noqa: BLE001 - the call goes on as if the router had failed
+            # A message that cannot be read is refused by the model itself, in its own words.
+            error = caught
         return Ask(
             text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error
         )
@@ -85,6 +92,13 @@ class Chooser:
 
     def readable(self, prompt: Prompt, side: Route) -> Any:
         """What a side is given: the prompt as it came, unless it holds what only the other's provider can read."""
+        try:
+            return self._readable(prompt, side)
+        except Exception:  # what cannot be read here is the model's to refuse, or to understand
+            logger.debug("the history could not be looked through", exc_info=True)
+            return prompt.value
+
+    def _readable(self, prompt: Prompt, side: Route) -> Any:
         if isinstance(prompt.value, str) or not any(map(may_be_foreign, prompt.messages)):
             return prompt.value
         strong, weak = (family(provider_of(child)) for child in (self.strong, self.weak))
@@ -94,11 +108,9 @@ class Chooser:
         return prompt.value if changed is None else changed
 
 
-def _found(text_fn: TextFunction, prompt: Prompt) -> tuple[str, Exception | None]:
-    try:
-        text = text_fn(prompt.messages)
-    except Exception as error:  # noqa: BLE001 - the user's function; the call goes on as if the router had failed
-        return "", error
+def _text_of(text_fn: TextFunction, prompt: Prompt) -> str:
+    text = text_fn(prompt.messages)
     if not isinstance(text, str):
-        return "", PromptTypeError(f"text_fn must return a str, got {type(text).__name__}")
-    return text, None
+        msg = f"text_fn must return a str, got {type(text).__name__}"
+        raise PromptTypeError(msg)
+    return text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
+from langchain_router._fallback import arun, run
 from langchain_router._messages import annotated
 
 if TYPE_CHECKING:
@@ -73,38 +74,12 @@ class Dispatch:
     # --- one call ---
 
     def run(self, call: Call, function: Callable[[Call], T]) -> T:
-        """Carry a call out; where that fails and may be mended, by the other side.
-
-        Args:
-            call: The call.
-            function: Carries out what it is given.
-
-        Returns:
-            What the function returns.
-        """
-        try:
-            return function(call)
-        except Exception as error:
-            second = self.maker.second(call, error)
-            if second is None:
-                raise
-            try:
-                return function(second)
-            except Exception:  # noqa: BLE001 - it is shown as the context of the first
-                raise error  # noqa: B904 - the side that was chosen is the one to tell of
+        """Carry a call out; where that fails and may be mended, by the other side."""
+        return run(call, function, self.maker.second)
 
     async def arun(self, call: Call, function: Callable[[Call], Awaitable[T]]) -> T:
         """`run` without blocking the event loop."""
-        try:
-            return await function(call)
-        except Exception as error:
-            second = self.maker.second(call, error)
-            if second is None:
-                raise
-            try:
-                return await function(second)
-            except Exception:  # noqa: BLE001 - as in `run`
-                raise error  # noqa: B904 - as in `run`
+        return await arun(call, function, self.maker.second)
 
     def invoke(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Any:
         """Answer one input."""

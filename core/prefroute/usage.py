@@ -1,0 +1,165 @@
+"""What routed calls used and cost, a side; and the strong-call rate by groups of calls.
+
+A decision is made once; the calls that follow from it may be none, one, or several (a retry, the other side's answer
+after a failure, one that answers whatever is decided). So calls are counted here, decisions in `prefroute.stats`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from prefroute._shared import Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prefroute.costs import Price
+    from prefroute.types import Route
+
+GROUPS = 1000
+"""Groups that are told apart; what comes under further names is counted under `REST`."""
+
+REST = "(others)"
+
+
+class Tokens(NamedTuple):
+    """Tokens of one call.
+
+    Attributes:
+        input: Of the prompt, the cached ones included.
+        output: Of the answer.
+        cached: Those of the prompt that the provider had in its cache.
+    """
+
+    input: int
+    output: int
+    cached: int = 0
+
+
+class SideUsage(TypedDict):
+    """Figures of one side.
+
+    `calls` counts all that ended, `failed` those of them that failed. `cost` is in US dollars, of the calls whose cost
+    is known; None where none is. `unpriced` counts the calls that did not fail whose cost is not known: their model has
+    no price, or reported no tokens.
+    """
+
+    calls: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    unpriced: int
+
+
+class UsageSnapshot(TypedDict):
+    """What `CallStats.snapshot` returns: one consistent moment, JSON-safe."""
+
+    strong: SideUsage
+    weak: SideUsage
+
+
+class GroupRate(TypedDict):
+    """Decisions of one group, and the share of them that chose the strong model."""
+
+    total: int
+    strong_rate: float
+
+
+class CallStats(Shared):
+    """Counts calls, tokens and costs, a side; any number of threads and tasks may share one.
+
+    Args:
+        prices: Of models by name; None if they are of no interest.
+    """
+
+    def __init__(self, prices: Mapping[str, Price | None] | None = None) -> None:
+        super().__init__()
+        self._prices = dict(prices or {})
+        self.reset()
+
+    def record(
+        self, side: Route, models: Sequence[str] = (), tokens: Tokens | None = None, *, cost: float | None = None
+    ) -> None:
+        """Count a call that was answered.
+
+        Args:
+            side: The side that answered.
+            models: Names that its model goes by; the first that has a price counts.
+            tokens: What it used, where known.
+            cost: US dollars, where known otherwise than by tokens and prices.
+        """
+        if cost is None and tokens is not None:
+            cost = self._cost(models, tokens)
+        with self._lock:
+            counts = self._sides[side]
+            counts["calls"] += 1
+            if tokens is not None:
+                counts["input_tokens"] += tokens.input
+                counts["output_tokens"] += tokens.output
+            if cost is None:
+                counts["unpriced"] += 1
+            else:
+                counts["cost"] = (counts["cost"] or 0.0) + cost
+
+    def record_failed(self, side: Route) -> None:
+        """Count a call that failed."""
+        with self._lock:
+            self._sides[side]["calls"] += 1
+            self._sides[side]["failed"] += 1
+
+    def snapshot(self) -> UsageSnapshot:
+        """All figures at one moment."""
+        with self._lock:
+            strong, weak = (self._sides[side].copy() for side in ("strong", "weak"))
+        return {"strong": strong, "weak": weak}
+
+    def reset(self) -> None:
+        """Forget every call."""
+        with self._lock:
+            self._sides: dict[str, SideUsage] = {side: _nothing() for side in ("strong", "weak")}
+
+    def _cost(self, models: Sequence[str], tokens: Tokens) -> float | None:
+        price = next((price for name in models if (price := self._prices.get(name)) is not None), None)
+        if price is None or min(tokens) < 0:
+            return None
+        # A provider may count cached tokens beside the others; more than all of them cannot be cheap ones.
+        return price.of(tokens.input, tokens.output, min(tokens.cached, tokens.input))
+
+
+class GroupedRates(Shared):
+    """The strong-call rate by group: a tag, a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def record(self, groups: Iterable[str], *, strong: bool) -> None:
+        """Count a decision in each of its groups."""
+        with self._lock:
+            for group in groups:
+                known = group in self._counts or len(self._counts) < GROUPS
+                counts = self._counts[group if known else REST]
+                counts[0] += 1
+                counts[1] += strong
+
+    def snapshot(self) -> dict[str, GroupRate]:
+        """Rates by group, those with the most decisions first."""
+        with self._lock:
+            counts = {group: tuple(both) for group, both in self._counts.items()}
+        ordered = sorted(counts.items(), key=lambda item: -item[1][0])
+        return {group: {"total": total, "strong_rate": strong / total} for group, (total, strong) in ordered}
+
+    def reset(self) -> None:
+        """Forget every group."""
+        with self._lock:
+            self._counts: dict[str, list[int]] = defaultdict(_zeros)
+
+
+def _nothing() -> SideUsage:
+    return {"calls": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0, "cost": None, "unpriced": 0}
+
+
+def _zeros() -> list[int]:
+    return [0, 0]
