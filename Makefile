@@ -2,7 +2,7 @@ PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check --quiet
 SOURCES = pyproject.toml constraints.txt
 
-.PHONY: demo test wheel clean
+.PHONY: demo test test-oldest wheel clean
 
 demo: .venv/.ready ## Route 25 prompts through both adapters; no key, no download, no torch
 	.venv/bin/prefroute demo
@@ -13,11 +13,14 @@ test: .venv-test/.ready ## Lint, type-check and run the tests
 	.venv-test/bin/python -m mypy
 	.venv-test/bin/python -m pytest $(ARGS)
 
+test-oldest: .venv-oldest/.ready ## Run the LangChain adapter's tests with the oldest releases that it supports
+	.venv-oldest/bin/python -m pytest tests/langchain_router $(ARGS)
+
 wheel: .venv-test/.ready ## Build the wheel and the source distribution into dist/
 	.venv-test/bin/python -m build
 
 clean:
-	rm -rf .venv .venv-test dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-test .venv-oldest dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.ready: $(SOURCES)
 	$(call environment,.venv)
@@ -27,6 +30,11 @@ clean:
 .venv-test/.ready: $(SOURCES)
 	$(call environment,.venv-test)
 	.venv-test/bin/python $(PIP) install -c constraints.txt -e '.[langchain,llamaindex]' --group dev
+	touch $@
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(call environment,.venv-oldest)
+	.venv-oldest/bin/python $(PIP) install -c constraints-oldest.txt -e '.[langchain-agents]' --group test-langchain
 	touch $@
 
 define environment

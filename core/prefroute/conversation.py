@@ -26,6 +26,12 @@ Decide: TypeAlias = Literal["per_turn", "per_step", "per_conversation"]
 TOOL_RESULT_CHARACTERS = 2000
 """How much of a tool's result is read for a decision per step: as much as embedders take in beside a question."""
 
+ANSWERED_BY = "answered_by"
+"""In a recorded decision: the side that answers, where that is not the side decided on."""
+
+FALLBACK = "fallback"
+"""In a recorded decision: which side failed before and how, where the other one answers in its place."""
+
 _NOISE = (
     "command-message",
     "command-name",
@@ -60,7 +66,8 @@ class Message:
         text: Its text, without images and the like.
         calls: The tool calls it makes, each as one text that is the same for the same tool and arguments.
         failed: Whether it is the result of a tool that failed.
-        routing: The decision that led to it, as `RoutingDecision.as_dict()`, where one is recorded.
+        routing: The decision that led to it, where one is recorded: `RoutingDecision.as_dict()`, with `ANSWERED_BY`
+            and `FALLBACK` where there is something to say.
     """
 
     role: Literal["human", "ai", "tool", "other"]
@@ -133,11 +140,12 @@ class TurnPolicy:
             msg = f"escalate_after must be a number of tool calls, 1 or more, or None; got {count!r}"
             raise ConfigurationError(msg)
 
-    def question(self, newest_first: Iterable[Message]) -> Question:
+    def question(self, newest_first: Iterable[Message], *, locked: bool = False) -> Question:
         """Find what the router is asked.
 
         Args:
             newest_first: The messages from the last one back; read no further than is needed.
+            locked: Whether a tool's result can be answered by no other side than the one that called the tool.
 
         Returns:
             The text, and the side where it is settled.
@@ -147,15 +155,16 @@ class TurnPolicy:
         text = asked
         if self.decide == "per_step" and turn and turn[0].role == "tool":
             text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
-        return Question(text, self._settled(turn, messages))
+        caller = _caller(turn)
+        if locked and caller is not None:
+            return Question(text, Settled(caller, "tool_loop"))
+        return Question(text, self._settled(turn, messages, caller))
 
-    def _settled(self, turn: list[Message], older: Iterator[Message]) -> Settled | None:
+    def _settled(self, turn: list[Message], older: Iterator[Message], caller: Route | None) -> Settled | None:
         if self.escalate_after is not None and (why := _stuck(turn, self.escalate_after)):
             return Settled("strong", "escalation", why)
-        if self.lock_tool_loop and turn and turn[0].role == "tool":
-            caller = next((message for message in turn if message.role == "ai"), None)
-            if caller is not None and (route := _recorded(caller)) is not None:
-                return Settled(route, "tool_loop")
+        if self.lock_tool_loop and caller is not None:
+            return Settled(caller, "tool_loop")
         if self.decide == "per_conversation":
             for message in (*turn, *older):
                 if message.role == "ai" and (route := _recorded(message, lasting=True)) is not None:
@@ -179,6 +188,18 @@ def _turn(messages: Iterator[Message]) -> tuple[list[Message], str]:
     if only_noise is not None:
         return turn, only_noise
     return turn, turn[0].text if turn else ""
+
+
+def _caller(turn: list[Message]) -> Route | None:
+    """The side that called the tool whose result is to be answered, where it is recorded."""
+    if not turn or turn[0].role != "tool":
+        return None
+    call = next((message for message in turn if message.role == "ai"), None)
+    if call is None:
+        return None
+    # A side that only watches has decided all the same; one that answered for the other has called the tool.
+    stood_in = (call.routing or {}).get(ANSWERED_BY) if (call.routing or {}).get(FALLBACK) else None
+    return stood_in if stood_in in {"strong", "weak"} else _recorded(call)
 
 
 def _stuck(turn: list[Message], limit: int) -> str | None:

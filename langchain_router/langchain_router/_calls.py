@@ -10,8 +10,9 @@ from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router._children import routes
 from langchain_router._fallback import TokenWatch, other_side
-from langchain_router._messages import FALLBACK_KEY, OUTER_KEY, ROUTING_KEY, Prompt, depth_of, nested, recorded
+from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, nested, recorded
 from langchain_router._options import options_of, specs, split, without_own
+from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ class CallMaker:
     ) -> Call:
         child = self.chooser.child(side)
         config = wanted.config.copy()
-        if FALLBACK_KEY in routing:
+        if FALLBACK in routing:
             config.pop("run_id", None)  # It is that of the run that failed.
         metadata = config.get("metadata") or {}
         noted = nested(routing, OUTER_KEY, metadata.get(ROUTING_KEY))

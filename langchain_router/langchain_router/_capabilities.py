@@ -60,6 +60,15 @@ def bound_tools(*children: Runnable[Any, Any]) -> Any:
     return next((tools for one in found if one is not None and (tools := one.kwargs.get("tools"))), None)
 
 
+def thinks(child: Runnable[Any, Any]) -> bool:
+    """Whether a child's model is set to signed thinking, as Anthropic's are."""
+    found = find_asked_model(child)
+    if found is None:
+        return False
+    setting = found.kwargs.get("thinking", getattr(found.model, "thinking", None))
+    return isinstance(setting, dict) and setting.get("type") != "disabled"
+
+
 def with_tools_where_able(
     children: Sequence[Runnable[Any, Any]], tools: Any, **kwargs: Any
 ) -> list[Runnable[Any, Any]]:

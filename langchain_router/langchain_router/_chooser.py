@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
-from langchain_router._capabilities import bound_tools, limits_of, needs_of
+from langchain_router._capabilities import bound_tools, limits_of, needs_of, thinks
 from langchain_router._children import provider_of
 from langchain_router._history import family, may_be_foreign, readable
 from prefroute.capabilities import able_side
@@ -69,7 +69,10 @@ class Chooser:
         try:
             settled = Settled(options.route, "forced") if options.route is not None else self._able(prompt, tools)
             if settled is None:
-                question = self.policy.question(prompt.newest_first(depth))
+                # With thinking on, a tool's result is only taken after the thinking that led to the call, and with
+                # thinking off only without: an exchange that one side has begun the other cannot go on with.
+                locked = thinks(self.strong) != thinks(self.weak)
+                question = self.policy.question(prompt.newest_first(depth), locked=locked)
                 text, settled = question.text, question.settled
             if settled is None and self.text_fn is not None:
                 text = _text_of(self.text_fn, prompt)

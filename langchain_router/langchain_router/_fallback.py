@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from langchain_router._messages import FALLBACK_KEY, recorded
+from langchain_router._messages import recorded
+from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +39,7 @@ def other_side(decision: RoutingDecision, failed: Route, error: Exception) -> tu
     """The side that answers after one failed, and how that is recorded."""
     side: Route = "weak" if failed == "strong" else "strong"
     # The name alone: what a provider's error says may quote the prompt, or a key.
-    return side, recorded(decision, side) | {FALLBACK_KEY: {"from": failed, "error": type(error).__name__}}
+    return side, recorded(decision, side) | {FALLBACK: {"from": failed, "error": type(error).__name__}}
 
 
 def run(call: C, function: Callable[[C], R], second: Callable[[C, Exception], C | None]) -> R:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
-from prefroute.conversation import Message
+from prefroute.conversation import ANSWERED_BY, Message
 from prefroute.errors import PromptTypeError
 
 if TYPE_CHECKING:
@@ -23,13 +23,6 @@ ROUTING_KEY = "routing"
 
 OUTER_KEY, INNER_KEY = "outer", "inner"
 """Where one routed model is a side of another: the other's decision, below `routing`, in metadata and in a message."""
-
-ANSWERED_BY_KEY = "answered_by"
-"""Below `routing`: the side that answers, where that is not the side decided on."""
-
-
-FALLBACK_KEY = "fallback"
-"""Below `routing`: which side failed before and how, where the other one answers in its place."""
 
 
 class Prompt:
@@ -109,12 +102,12 @@ def depth_of(metadata: Mapping[str, Any] | None) -> int:
 
 def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
     """A decision as it is recorded, with the side that answers where that is not the one decided on."""
-    return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY_KEY: side})
+    return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY: side})
 
 
 def answered_by(routing: Mapping[str, Any]) -> Any:
     """The side that answered, by what was recorded; the record may be anybody's."""
-    return routing.get(ANSWERED_BY_KEY) or routing.get("route")
+    return routing.get(ANSWERED_BY) or routing.get("route")
 
 
 def nested(routing: Mapping[str, Any], key: str, other: object) -> dict[str, Any]:
