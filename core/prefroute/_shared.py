@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from copy import copy
+from copy import deepcopy
 from typing import Any
 
 
@@ -21,7 +21,7 @@ class Shared:
     def __getstate__(self) -> dict[str, Any]:
         """State without the lock, taken at one moment."""
         with self._lock:
-            return {name: copy(value) for name, value in self.__dict__.items() if name != "_lock"}
+            return {name: deepcopy(value) for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the state with a lock of its own."""

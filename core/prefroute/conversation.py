@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from prefroute.errors import ConfigurationError
+from prefroute.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from prefroute.types import Reason, Route
+    from prefroute.types import Reason
 
 Decide: TypeAlias = Literal["per_turn", "per_step", "per_conversation"]
 """How often a side is chosen: for each thing that the person says, for each call, or once a conversation."""
@@ -153,7 +155,8 @@ class TurnPolicy:
         messages = iter(newest_first)
         turn, asked = _turn(messages)
         text = asked
-        if self.decide == "per_step" and turn and turn[0].role == "tool":
+        # Where the person's words are gone, trimmed from a long run, the result is what is asked already.
+        if self.decide == "per_step" and turn and turn[0].role == "tool" and asked != turn[0].text:
             text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
         caller = _caller(turn)
         if locked and caller is not None:
@@ -166,7 +169,7 @@ class TurnPolicy:
         if self.lock_tool_loop and caller is not None:
             return Settled(caller, "tool_loop")
         if self.decide == "per_conversation":
-            for message in (*turn, *older):
+            for message in chain(turn, older):
                 if message.role == "ai" and (route := _recorded(message, lasting=True)) is not None:
                     return Settled(route, "conversation")
         return None
@@ -177,12 +180,13 @@ def _turn(messages: Iterator[Message]) -> tuple[list[Message], str]:
     turn: list[Message] = []
     only_noise: str | None = None
     for message in messages:
-        turn.append(message)
         if message.role != "human":
+            turn.append(message)
             continue
         asked = without_noise(message.text)
         # A message of nothing but the harness's own is none of the person's; one of images alone is.
         if asked or not message.text.strip():
+            turn.append(message)
             return turn, asked
         only_noise = message.text if only_noise is None else only_noise
     if only_noise is not None:
@@ -199,7 +203,7 @@ def _caller(turn: list[Message]) -> Route | None:
         return None
     # A side that only watches has decided all the same; one that answered for the other has called the tool.
     stood_in = (call.routing or {}).get(ANSWERED_BY) if (call.routing or {}).get(FALLBACK) else None
-    return stood_in if stood_in in {"strong", "weak"} else _recorded(call)
+    return _as_side(stood_in) or _recorded(call)
 
 
 def _stuck(turn: list[Message], limit: int) -> str | None:
@@ -211,16 +215,20 @@ def _stuck(turn: list[Message], limit: int) -> str | None:
     return None
 
 
-_LASTING = frozenset({"score", "conversation"})
+_LASTING = ("score", "conversation")
 """Reasons that hold for the conversation; the others hold for the call that they were given for."""
 
 
 def _recorded(message: Message, *, lasting: bool = False) -> Route | None:
     routing = message.routing or {}
-    route = routing.get("route")
     if lasting and routing.get("reason") not in _LASTING:
         return None
-    return route if route in {"strong", "weak"} else None
+    return _as_side(routing.get("route"))
+
+
+def _as_side(found: object) -> Route | None:
+    # Compared one by one, for what is recorded may be anybody's, and not even hashable.
+    return next((side for side in get_args(Route) if side == found), None)
 
 
 def without_noise(text: str) -> str:
@@ -237,7 +245,7 @@ def without_noise(text: str) -> str:
         return text
     if asked := [text[start.end() : end.start()].strip() for start, end in _elements(text, _QUESTION_TAGS)]:
         text = "\n\n".join(asked)
-    noise = list(_elements(text, _NOISE_TAGS))
+    noise = _elements(text, _NOISE_TAGS)
     if not noise:
         return text
     ends = [0, *(end.end() for _, end in noise)]
@@ -245,13 +253,17 @@ def without_noise(text: str) -> str:
     return "".join(text[end:start] for end, start in zip(ends, starts, strict=True)).strip()
 
 
-def _elements(text: str, tags: re.Pattern[str]) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+def _elements(text: str, tags: re.Pattern[str]) -> list[tuple[re.Match[str], re.Match[str]]]:
     """The opening and closing tags of the outermost elements that are closed."""
-    opened: re.Match[str] | None = None
+    opened: dict[str, re.Match[str]] = {}
+    found: list[tuple[re.Match[str], re.Match[str]]] = []
     for tag in tags.finditer(text):
-        # A name that opens twice was only spoken of the first time.
-        if not tag[1] and (opened is None or opened[2] == tag[2]):
-            opened = tag
-        elif tag[1] and opened is not None and opened[2] == tag[2]:
-            yield opened, tag
-            opened = None
+        if not tag[1]:
+            # A name that opens twice was only spoken of the first time.
+            opened[tag[2]] = tag
+        elif (start := opened.pop(tag[2], None)) is not None:
+            while found and found[-1][0].start() > start.start():
+                found.pop()
+            found.append((start, tag))
+            opened = {name: one for name, one in opened.items() if one.start() < start.start()}
+    return found

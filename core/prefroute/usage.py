@@ -7,14 +7,16 @@ after a failure, one that answers whatever is decided). So calls are counted her
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from prefroute._shared import Shared
+from prefroute.costs import Price
+from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from prefroute.costs import Price
     from prefroute.types import Route
 
 GROUPS = 1000
@@ -40,9 +42,9 @@ class Tokens(NamedTuple):
 class SideUsage(TypedDict):
     """Figures of one side.
 
-    `calls` counts all that ended, `failed` those of them that failed. `cost` is in US dollars, of the calls whose cost
-    is known; None where none is. `unpriced` counts the calls that did not fail whose cost is not known: their model has
-    no price, or reported no tokens.
+    `calls` counts all that ended, `failed` those of them that failed or were given up. `cost` is in US dollars, of the
+    calls whose cost is known; None where none is. `unpriced` counts the calls that were answered whose cost is not
+    known: their model has no price, or reported no tokens.
     """
 
     calls: int
@@ -72,11 +74,14 @@ class CallStats(Shared):
 
     Args:
         prices: Of models by name; None if they are of no interest.
+
+    Raises:
+        ConfigurationError: Something is no price.
     """
 
     def __init__(self, prices: Mapping[str, Price | None] | None = None) -> None:
         super().__init__()
-        self._prices = dict(prices or {})
+        self._prices = _as_prices(prices)
         self.reset()
 
     def record(
@@ -90,6 +95,8 @@ class CallStats(Shared):
             tokens: What it used, where known.
             cost: US dollars, where known otherwise than by tokens and prices.
         """
+        if tokens is not None and min(tokens) < 0:
+            tokens = None  # A provider that cannot count has told nothing.
         if cost is None and tokens is not None:
             cost = self._cost(models, tokens)
         with self._lock:
@@ -122,10 +129,19 @@ class CallStats(Shared):
 
     def _cost(self, models: Sequence[str], tokens: Tokens) -> float | None:
         price = next((price for name in models if (price := self._prices.get(name)) is not None), None)
-        if price is None or min(tokens) < 0:
+        if price is None:
             return None
         # A provider may count cached tokens beside the others; more than all of them cannot be cheap ones.
         return price.of(tokens.input, tokens.output, min(tokens.cached, tokens.input))
+
+
+def _as_prices(prices: object) -> dict[str, Price | None]:
+    if prices is None:
+        return {}
+    if not isinstance(prices, Mapping) or not all(isinstance(one, Price | None) for one in prices.values()):
+        msg = f"prices must be a mapping of names to Price(input=, output=) or None, got {type(prices).__name__}"
+        raise ConfigurationError(msg)
+    return dict(prices)
 
 
 class GroupedRates(Shared):

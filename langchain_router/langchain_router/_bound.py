@@ -1,7 +1,7 @@
 """What a routed model becomes when something is bound to it."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from langchain_router._children import Routes, bind_first, with_structure, with_tools
 from langchain_router._dispatch import Dispatch
+from langchain_router._fallback import without_repeated
 from langchain_router._options import OWN_KWARGS, split
 
 
@@ -109,6 +110,14 @@ class RoutedRunnable(Routes, Runnable[LanguageModelInput, Any]):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         return self._dispatch.astream(input, config, kwargs)
+
+    @override
+    def astream_events(
+        self, input: Any, config: RunnableConfig | None = None, *, version: str = "v2", **kwargs: Any
+    ) -> Any:
+        events = super().astream_events(input, config, version=cast("Any", version), **kwargs)
+        # The third version is for chat models alone, and says so when it is awaited.
+        return without_repeated(events) if version != "v3" and self._dispatch.maker.fallback else events
 
     @override
     def batch(

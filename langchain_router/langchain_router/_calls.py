@@ -10,8 +10,8 @@ from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router._children import routes
 from langchain_router._fallback import TokenWatch, other_side
-from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, nested, recorded
-from langchain_router._options import options_of, specs, split, without_own
+from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, flat, nested, recorded, records
+from langchain_router._options import configured, options_of, specs, split, without_own
 from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class CallMaker:
     def want(self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[Wanted, Ask]:
         """A call as its caller makes it, and what the core is asked about it."""
         own, passed = split(kwargs)
-        return self._want(value, config, passed, options_of(own, config.get("configurable")))
+        return self._want(value, config, passed, options_of(own, configured(config.get("configurable"))))
 
     def want_all(
         self, values: Sequence[Any], config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> tuple[list[Wanted], list[Ask]]:
         """The same for several calls with one config that is the caller's whole one."""
         own, passed = split(kwargs)
-        options = options_of(own, ensure_config().get("configurable"))
+        options = options_of(own, configured(ensure_config().get("configurable")))
         pairs = [self._want(value, one, passed, options) for value, one in zip(values, _each(config), strict=False)]
         return [wanted for wanted, _ in pairs], [ask for _, ask in pairs]
 
@@ -120,7 +120,7 @@ class CallMaker:
         self, value: Any, config: RunnableConfig, passed: Mapping[str, Any], options: Options
     ) -> tuple[Wanted, Ask]:
         prompt = Prompt(value)
-        depth = depth_of(config.get("metadata"))
+        depth = depth_of({**(config.get("metadata") or {}), **(self.metadata or {})})
         ask = self.chooser.ask(prompt, options, tools=passed.get("tools"), depth=depth)
         return Wanted(prompt, config, passed), ask
 
@@ -135,6 +135,9 @@ class CallMaker:
         if call.watch is None or call.watch.seen:
             return None
         side, routing = other_side(call.decision, call.side, error)
+        tools = call.wanted.kwargs.get("tools")
+        if not self.chooser.can_stand_in(side, call.wanted.prompt, call.decision, tools):
+            return None
         return self._made(call.wanted, call.decision, side, routing, None)
 
     def _made(
@@ -144,10 +147,12 @@ class CallMaker:
         config = wanted.config.copy()
         if FALLBACK in routing:
             config.pop("run_id", None)  # It is that of the run that failed.
-        metadata = config.get("metadata") or {}
-        noted = nested(routing, OUTER_KEY, metadata.get(ROUTING_KEY))
-        config["metadata"] = {**metadata, **(self.metadata or {}), ROUTING_KEY: noted}
-        rest = without_own(config.get("configurable") or {})
+        metadata = {**(config.get("metadata") or {}), **(self.metadata or {})}
+        around = next(records(metadata.get(ROUTING_KEY)), None)
+        config["metadata"] = {**metadata, **flat(routing), ROUTING_KEY: nested(routing, OUTER_KEY, around)}
+        # A config that is not complete is completed by the child from its surroundings.
+        configurable = config["configurable"] if "configurable" in config else ensure_config().get("configurable")
+        rest = without_own(configurable or {})
         if rest is not None and not routes(child):
             config["configurable"] = rest
         if self.tags:

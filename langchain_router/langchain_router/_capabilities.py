@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage
 
 from langchain_router._children import find_asked_model, with_tools
-from prefroute.capabilities import Limits, Needs, tokens_of
+from prefroute.capabilities import Limits, Needs, most_tokens_of, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
     from langchain_core.runnables import Runnable
 
-TOOLS = "tool_calling"
+TOOLS, SCHEMA = "tool_calling", "structured_output"
 
 _FEATURES = {
     "audio": "audio_inputs",
@@ -48,10 +48,11 @@ def limits_of(child: Runnable[Any, Any]) -> Limits:
     if not profile:
         return _NO_LIMITS
     window = profile.get("max_input_tokens")
-    return Limits(
-        window=window if isinstance(window, int) else None,
-        lacks=frozenset(feature for feature in _KNOWN if profile.get(feature) is False),
-    )
+    lacks = {feature for feature in _KNOWN if profile.get(feature) is False}
+    # A model without structured output of its own answers in a schema by a tool.
+    if TOOLS in lacks and profile.get(SCHEMA) is False:
+        lacks.add(SCHEMA)
+    return Limits(window=window if isinstance(window, int) else None, lacks=lacks)
 
 
 def bound_tools(*children: Runnable[Any, Any]) -> Any:
@@ -90,32 +91,40 @@ def with_tools_where_able(
     return able
 
 
-def needs_of(messages: Sequence[BaseMessage], tools: Any, window: int | None) -> Needs:
+def needs_of(messages: Sequence[BaseMessage], tools: Any, window: int | None, *, schema: bool = False) -> Needs:
     """What a call needs.
 
     Args:
         messages: All that is sent.
         tools: A sequence of what it may call, in any form; None or empty for nothing.
-        window: The smaller window; tools are measured only where they could matter.
+        window: The smaller window; nothing is measured where it could not matter.
+        schema: Whether the answer must follow one.
 
     Returns:
         The needs.
     """
-    features = {TOOLS} if tools else set()
-    tokens = 0
+    features = ({TOOLS} if tools else set()) | ({SCHEMA} if schema else set())
+    texts: list[str] = []
+    blocks = 0
     for message in messages:
         for block in [message.content] if isinstance(message.content, str) else message.content:
             feature = _feature(block)
             if feature is not None:
                 features.add(feature)
-                tokens += _TOKENS_OF_A_BLOCK
+                blocks += _TOKENS_OF_A_BLOCK
             else:
-                tokens += sum(map(tokens_of, _texts(block)))
+                texts.extend(_texts(block))
         if isinstance(message, AIMessage):
-            tokens += sum(tokens_of(_json(call["args"])) for call in message.tool_calls)
-    if tools and window is not None and tokens <= window < tokens + _MOST_OF_A_TOOL * len(tools):
-        tokens += tokens_of(_json(tools))
-    return Needs(tokens=tokens, features=features)
+            texts.extend(_json(call["args"]) for call in message.tool_calls)
+    return Needs(tokens=blocks + _tokens(texts, tools, window, blocks), features=features)
+
+
+def _tokens(texts: Sequence[str], tools: Any, window: int | None, blocks: int) -> int:
+    """Tokens of texts and tools, no better than is needed to see whether they fit."""
+    most = blocks + sum(map(most_tokens_of, texts)) + (_MOST_OF_A_TOOL * len(tools) if tools else 0)
+    if window is None or most <= window:
+        return 0
+    return sum(map(tokens_of, texts)) + (tokens_of(_json(tools)) if tools else 0)
 
 
 def _feature(block: str | dict[str, Any]) -> str | None:

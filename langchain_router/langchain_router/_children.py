@@ -40,6 +40,15 @@ class FoundModel(NamedTuple):
 
 def find_model(child: AnyRunnable) -> FoundModel | None:
     """The chat model that a child stands for (the primary one of a fallback), or None if it is not around one."""
+    return _find(child, chains=False)
+
+
+def find_asked_model(child: AnyRunnable) -> FoundModel | None:
+    """The same, also for a chain that begins with the model, as one for structured output does."""
+    return _find(child, chains=True)
+
+
+def _find(child: AnyRunnable, *, chains: bool) -> FoundModel | None:
     kwargs: dict[str, Any] = {}
     while not isinstance(child, BaseChatModel):
         if isinstance(child, RunnableBindingBase):
@@ -49,28 +58,25 @@ def find_model(child: AnyRunnable) -> FoundModel | None:
             child = child.runnable
         elif isinstance(child, DynamicRunnable):
             child = child.default
+        elif chains and isinstance(child, RunnableSequence):
+            child = child.first
+        elif chains and isinstance(child, RunnableParallel) and "raw" in child.steps__:
+            child = child.steps__["raw"]
         else:
             return None
     return FoundModel(child, kwargs)
 
 
-def find_asked_model(child: AnyRunnable) -> FoundModel | None:
-    """The same for a chain that begins with the model, as one for structured output does."""
-    while isinstance(child, RunnableSequence | RunnableParallel):
-        if isinstance(child, RunnableSequence):
-            child = child.first
-        elif "raw" in child.steps__:
-            child = child.steps__["raw"]
-        else:
-            return None
-    return find_model(child)
-
-
 def routes(child: AnyRunnable) -> bool:
-    """Whether a child is a routed one, or a binding around one."""
-    while isinstance(child, RunnableBindingBase | RunnableSequence):
-        child = child.bound if isinstance(child, RunnableBindingBase) else child.first
-    return isinstance(child, Routes)
+    """Whether a child is a routed one, or a wrapper around one."""
+    while not isinstance(child, Routes):
+        if isinstance(child, RunnableBindingBase):
+            child = child.bound
+        elif isinstance(child, RunnableWithFallbacks):
+            child = child.runnable
+        else:
+            return False
+    return True
 
 
 def provider_of(child: AnyRunnable) -> str | None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.messages import BaseMessage
 
-from langchain_router._capabilities import bound_tools, limits_of, needs_of, thinks
-from langchain_router._children import provider_of
+from langchain_router._capabilities import TOOLS, bound_tools, limits_of, needs_of, thinks
+from langchain_router._children import provider_of, routes
 from langchain_router._history import family, may_be_foreign, readable
 from prefroute.capabilities import able_side
 from prefroute.conversation import Settled, TurnPolicy
 from prefroute.decider import Ask
-from prefroute.errors import PromptTypeError
+from prefroute.errors import ConfigurationError, PromptTypeError, RouterError
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from langchain_router._messages import Prompt
     from langchain_router._options import Options
     from prefroute.decider import Decider
-    from prefroute.types import Route
+    from prefroute.types import Route, RoutingDecision
 
 logger = logging.getLogger(__name__)
 
@@ -53,21 +53,30 @@ class Chooser:
         """The child of a side."""
         return self.strong if side == "strong" else self.weak
 
-    def ask(self, prompt: Prompt, options: Options, *, tools: Any = None, depth: int = 0) -> Ask:
+    def ask(self, prompt: Prompt, options: Options, *, tools: Any = None, schema: bool = False, depth: int = 0) -> Ask:
         """What the core is asked about one call.
 
         Args:
             prompt: What the model is given.
             options: What the call brings for routing.
             tools: Tools of this call alone, beside those bound to the children.
+            schema: Whether the answer must follow one that is not bound yet.
             depth: How many routed models stand around this one.
 
         Returns:
             The question, or the side where it is settled.
+
+        Raises:
+            ConfigurationError: The side that is to answer in any case could not be given the tools.
         """
+        self._check_tools(self.decider.shadow or options.route)
         text, settled, error = "", None, None
         try:
-            settled = Settled(options.route, "forced") if options.route is not None else self._able(prompt, tools)
+            settled = (
+                Settled(options.route, "forced")
+                if options.route is not None
+                else self._able(prompt, tools, schema=schema)
+            )
             if settled is None:
                 # With thinking on, a tool's result is only taken after the thinking that led to the call, and with
                 # thinking off only without: an exchange that one side has begun the other cannot go on with.
@@ -83,14 +92,39 @@ class Chooser:
             text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error
         )
 
-    def _able(self, prompt: Prompt, tools: Any) -> Settled | None:
+    def _check_tools(self, side: Route | None) -> None:
+        """Refuse to call a side without its tools because it could not be given them; see `with_tools_where_able`."""
+        if side is None or TOOLS not in limits_of(self.child(side)).lacks:
+            return
+        if bound_tools(self.child(side)) is None and bound_tools(self.strong, self.weak):
+            msg = f"the {side} model cannot take the tools that are bound, so it cannot be the one that answers"
+            raise ConfigurationError(msg)
+
+    def can_stand_in(self, side: Route, prompt: Prompt, decision: RoutingDecision, tools: Any = None) -> bool:
+        """Whether a side may answer a call that was another's.
+
+        Args:
+            side: The side.
+            prompt: What the model is given.
+            decision: What was decided; a side that the caller named is not exchanged.
+            tools: As for `ask`.
+        """
+        if decision.reason == "forced":
+            return False
+        try:
+            settled = self._able(prompt, tools)
+        except Exception:  # what cannot be read rules nothing out, and must not hide why the first side failed
+            logger.debug("the messages could not be looked through", exc_info=True)
+            return True
+        return settled is None or settled.route == side
+
+    def _able(self, prompt: Prompt, tools: Any, *, schema: bool = False) -> Settled | None:
         strong, weak = limits_of(self.strong), limits_of(self.weak)
         windows = [limits.window for limits in (strong, weak) if limits.window is not None]
         if not windows and not strong.lacks and not weak.lacks:
             return None
-        needs = needs_of(
-            prompt.messages, tools or bound_tools(self.strong, self.weak), min(windows) if windows else None
-        )
+        tools = tools or bound_tools(self.strong, self.weak)
+        needs = needs_of(prompt.messages, tools, min(windows, default=None), schema=schema)
         return able_side(needs, strong=strong, weak=weak)
 
     def readable(self, prompt: Prompt, side: Route) -> Any:
@@ -102,7 +136,8 @@ class Chooser:
             return prompt.value
 
     def _readable(self, prompt: Prompt, side: Route) -> Any:
-        if isinstance(prompt.value, str) or not any(map(may_be_foreign, prompt.messages)):
+        # A routed model sees to that itself, and needs the decisions that are recorded in the answers.
+        if isinstance(prompt.value, str) or routes(self.child(side)) or not any(map(may_be_foreign, prompt.messages)):
             return prompt.value
         strong, weak = (family(provider_of(child)) for child in (self.strong, self.weak))
         if strong is None or weak is None or strong == weak:
@@ -112,7 +147,12 @@ class Chooser:
 
 
 def _text_of(text_fn: TextFunction, prompt: Prompt) -> str:
-    text = text_fn(prompt.messages)
+    try:
+        text = text_fn(prompt.messages)
+    except Exception as error:
+        # The name alone, as for a router: what an exception says may quote the prompt.
+        msg = f"text_fn raised {type(error).__name__}"
+        raise RouterError(msg) from error
     if not isinstance(text, str):
         msg = f"text_fn must return a str, got {type(text).__name__}"
         raise PromptTypeError(msg)

@@ -6,7 +6,6 @@ run is the only one, and a cache, a rate limiter or a tracer sees the model that
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -17,7 +16,7 @@ from langchain_router._fallback import arun, run
 from langchain_router._messages import annotated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from langchain_core.runnables import RunnableConfig
 
@@ -102,11 +101,13 @@ class Dispatch:
     async def astream(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
         """`stream` without blocking the event loop; closing it closes the child's stream."""
         first, rest = await self.arun(await self.aprepare(value, config, kwargs), _aopened)
-        async with aclosing(rest):
+        try:
             for chunk in first:
                 yield chunk
             async for chunk in rest:
                 yield chunk
+        finally:
+            await _aclose(rest)
 
     # --- many calls ---
 
@@ -232,16 +233,21 @@ def _opened(call: Call) -> tuple[list[Any], Iterator[Any]]:
     return first, chunks
 
 
-async def _aopened(call: Call) -> tuple[list[Any], AsyncGenerator[Any, None]]:
-    chunks = cast("AsyncGenerator[Any, None]", call.child.astream(call.value, call.config, **call.kwargs))
+async def _aopened(call: Call) -> tuple[list[Any], AsyncIterator[Any]]:
+    chunks = call.child.astream(call.value, call.config, **call.kwargs)
     try:
         first = [annotated(await anext(chunks), call.routing)]
     except StopAsyncIteration:
         first = []
     except BaseException:
-        await chunks.aclose()
+        await _aclose(chunks)
         raise
     return first, chunks
+
+
+async def _aclose(chunks: AsyncIterator[Any]) -> None:
+    if close := getattr(chunks, "aclose", None):
+        await close()
 
 
 def _close(chunks: Iterator[Any]) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from langchain_router._messages import recorded
+from langchain_router._messages import ROUTING_KEY, recorded
 from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from prefroute.types import Route, RoutingDecision
 
@@ -33,6 +33,12 @@ class TokenWatch(BaseCallbackHandler):
     def on_stream_event(self, *_: Any, **__: Any) -> None:
         """An event of a typed stream."""
         self.seen = True
+
+
+def interrupts(error: Exception) -> bool:
+    """Whether this is no failure but how LangGraph interrupts a graph."""
+    # By name, for the package need not be there.
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
 
 
 def other_side(decision: RoutingDecision, failed: Route, error: Exception) -> tuple[Route, dict[str, Any]]:
@@ -59,13 +65,15 @@ def run(call: C, function: Callable[[C], R], second: Callable[[C, Exception], C 
     try:
         return function(call)
     except Exception as error:
-        other = second(call, error)
+        other = None if interrupts(error) else second(call, error)
         if other is None:
             raise
         try:
             return function(other)
-        except Exception:  # noqa: BLE001 - it is shown as the context of the first
-            raise error  # noqa: B904 - as above
+        except Exception as again:
+            if interrupts(again):
+                raise
+            raise error  # noqa: B904 - the second is shown as its context
 
 
 async def arun(call: C, function: Callable[[C], Awaitable[R]], second: Callable[[C, Exception], C | None]) -> R:
@@ -73,10 +81,27 @@ async def arun(call: C, function: Callable[[C], Awaitable[R]], second: Callable[
     try:
         return await function(call)
     except Exception as error:
-        other = second(call, error)
+        other = None if interrupts(error) else second(call, error)
         if other is None:
             raise
         try:
             return await function(other)
-        except Exception:  # noqa: BLE001 - as in `run`
+        except Exception as again:
+            if interrupts(again):
+                raise
             raise error  # noqa: B904 - as in `run`
+
+
+async def without_repeated(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The events of a call without those that tell the second run's answer as the first one's.
+
+    LangChain tells what the outermost call yields as chunks of the run whose id the call was given: that of the first
+    run, also where it has failed and the chunks are another's, which tells of them itself.
+    """
+    outermost, failed = None, False
+    async for event in events:
+        outermost = event["run_id"] if outermost is None else outermost
+        routing = (event.get("metadata") or {}).get(ROUTING_KEY)
+        failed = failed or (isinstance(routing, dict) and FALLBACK in routing)
+        if not (failed and event["run_id"] == outermost and event["event"].endswith("_stream")):
+            yield event

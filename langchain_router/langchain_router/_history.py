@@ -74,19 +74,23 @@ def _readable(message: BaseMessage, own: str | None, families: Mapping[Route, st
 
 
 def _author(message: AIMessage, families: Mapping[Route, str | None]) -> str | None:
-    """Whose format an answer has: as the message says itself, else that of the side that gave it."""
+    """Whose format an answer has: as the message says itself, else that of the side that gave it.
+
+    Clients that are built on another provider's package leave that one's name, so a name that is neither side's says
+    less than the record.
+    """
     named = family(message.response_metadata.get("model_provider"))
-    if named is not None:
+    if named in families.values():
         return named
     routing = message.response_metadata.get(ROUTING_KEY)
-    if not isinstance(routing, dict):
-        return None
-    return families.get(answered_by(routing))
+    side = answered_by(routing) if isinstance(routing, dict) else None
+    return named if side is None else families[side]
 
 
 def _neutral(message: AIMessage) -> AIMessage | None:
     """The answer as text and tool calls; None where nothing is left, for providers refuse empty answers."""
     text = "".join(map(_text, [message.content] if isinstance(message.content, str) else message.content))
+    text = text or _text({"type": "refusal", **message.additional_kwargs})
     if not text.strip() and not message.tool_calls and not message.invalid_tool_calls:
         return None
     return AIMessage(
@@ -98,7 +102,8 @@ def _text(block: str | dict[str, Any]) -> str:
     if isinstance(block, str):
         return block
     kind = block.get("type")
-    found = block.get("text") if kind in {"text", "output_text"} else block.get("refusal") if kind == "refusal" else ""
+    # A tuple, for what stands in a message need not be hashable.
+    found = block.get("text") if kind in ("text", "output_text") else block.get("refusal") if kind == "refusal" else ""
     return found if isinstance(found, str) else ""
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
 from prefroute.conversation import ANSWERED_BY, Message
 from prefroute.errors import PromptTypeError
+from prefroute.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from prefroute.types import Route, RoutingDecision
+    from prefroute.types import RoutingDecision
 
 ROUTING_KEY = "routing"
 """Where the decision stands, in run metadata and in `response_metadata`."""
@@ -94,10 +95,14 @@ def recorded_routing(message: BaseMessage, depth: int = 0) -> Mapping[str, Any] 
 
 def depth_of(metadata: Mapping[str, Any] | None) -> int:
     """How many routed models a call has come through, by the metadata of its run."""
-    depth, routing = 0, (metadata or {}).get(ROUTING_KEY)
-    while isinstance(routing, dict):
-        depth, routing = depth + 1, routing.get(OUTER_KEY)
-    return depth
+    return sum(1 for _ in records((metadata or {}).get(ROUTING_KEY)))
+
+
+def records(routing: object) -> Iterator[dict[str, Any]]:
+    """A recorded decision and those around it; what is somebody else's under the same key is none."""
+    while isinstance(routing, dict) and isinstance(routing.get("id"), str) and "route" in routing:
+        yield routing
+        routing = routing.get(OUTER_KEY)
 
 
 def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
@@ -105,9 +110,15 @@ def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
     return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY: side})
 
 
-def answered_by(routing: Mapping[str, Any]) -> Any:
+def flat(routing: Mapping[str, Any]) -> dict[str, Any]:
+    """The main fields of a recorded decision under names of their own: tracers filter by plain keys."""
+    return {f"router_{name}": routing[name] for name in ("route", "score", "threshold", "reason")}
+
+
+def answered_by(routing: Mapping[str, Any]) -> Route | None:
     """The side that answered, by what was recorded; the record may be anybody's."""
-    return routing.get(ANSWERED_BY) or routing.get("route")
+    found = routing.get(ANSWERED_BY) or routing.get("route")
+    return next((side for side in get_args(Route) if side == found), None)
 
 
 def nested(routing: Mapping[str, Any], key: str, other: object) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def named(spec: str) -> BaseChatModel:
         MissingExtraError: The packages for it are not installed.
         ConfigurationError: LangChain makes no model of that name.
     """
+    if not spec.strip():
+        msg = f"LangChain makes no chat model of {spec!r}"
+        raise ConfigurationError(msg)
     provider = spec.partition(":")[0].replace("_", "-") if ":" in spec else "openai"
     try:
         # By name, for the package is none that the adapter depends on.

@@ -40,18 +40,28 @@ def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, passed
 
 
-def options_of(own: Mapping[str, Any], configurable: Mapping[str, Any] | None) -> Options:
-    """The settings of one call: a keyword comes before the config.
+def configured(configurable: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is configured for routing, by the names of the keywords."""
+    found = {name: (configurable or {}).get(CONFIGURABLE_PREFIX + name) for name in OWN_KWARGS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def options_of(*levels: Mapping[str, Any]) -> Options:
+    """The settings of one call.
+
+    Args:
+        *levels: Settings by the names of the keywords; the first level that has one counts. A threshold overrides a
+            rate of a later level, and the other way round: both mean the threshold.
 
     Raises:
         ConfigurationError: `route` names no side.
     """
-    configured = {name: (configurable or {}).get(CONFIGURABLE_PREFIX + name) for name in OWN_KWARGS}
-    # A keyword threshold overrides a configured rate as well, and the other way round: both mean the threshold.
-    # `is None`: a threshold of 0.0 is legal and means all strong.
-    by_keyword = own.get("threshold") is not None or own.get("strong_rate") is not None
-    bar = own if by_keyword else configured
-    route = configured["route"] if own.get("route") is None else own["route"]
+
+    def first(*names: str) -> Mapping[str, Any]:
+        # `is not None`: a threshold of 0.0 is legal and means all strong.
+        return next((level for level in levels if any(level.get(name) is not None for name in names)), {})
+
+    bar, route = first("threshold", "strong_rate"), first("route").get("route")
     return Options(bar.get("threshold"), bar.get("strong_rate"), None if route is None else as_route(route))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable
@@ -43,7 +44,9 @@ def known(model_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
     fields = model_class.model_fields
     unknown = sorted(set(settings) - set(fields) - _MODEL_PARAMETERS)
     if unknown:
-        msg = f"{model_class.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(fields))}"
+        named = signature(model_class.__init__).parameters.values()
+        settable = {*fields, *(one.name for one in named if one.kind is one.KEYWORD_ONLY)}
+        msg = f"{model_class.__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(settable))}"
         raise ConfigurationError(msg)
     if ignored := sorted(set(settings) - set(fields)):
         warnings.warn(
@@ -65,14 +68,17 @@ def as_text_function(value: object) -> TextFunction | None:
     return value
 
 
-def as_flag(name: str, value: object) -> bool:
-    """Check a setting that is on or off.
+def as_fallback(value: object, shadow: object) -> bool:
+    """Check whether the other side may answer for one that fails.
 
     Raises:
-        ConfigurationError: It is neither True nor False.
+        ConfigurationError: It is neither True nor False, or it is True where one side answers everything.
     """
     if not isinstance(value, bool):
-        msg = f"{name} must be True or False, got {value!r}"
+        msg = f"fallback_to_other must be True or False, got {value!r}"
+        raise ConfigurationError(msg)
+    if value and shadow is not None:
+        msg = f"fallback_to_other and shadow={shadow!r} contradict each other: a shadow answers every call"
         raise ConfigurationError(msg)
     return value
 

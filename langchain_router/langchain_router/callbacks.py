@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration
 
-from langchain_router._messages import OUTER_KEY, ROUTING_KEY, answered_by
+from langchain_router._messages import ROUTING_KEY, answered_by, records
 from prefroute._shared import Shared
+from prefroute.inputs import finite_or_none
 from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats, StatsSnapshot
 from prefroute.types import RoutingDecision
 from prefroute.usage import CallStats, GroupedRates, GroupRate, Tokens, UsageSnapshot
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _MOST_RUNS = 100_000
 """Runs under way that are remembered: one whose end is never told must not be kept for ever."""
 
-_POSITIONS = ("seq:step:", "map:key:")
+_POSITIONS = ("branch:", "condition:", "graph:step:", "langsmith:", "map:key:", "retry:attempt:", "seq:step:")
 """How the tags begin that LangChain itself gives the parts of a chain."""
 
 
@@ -120,6 +121,10 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         """Remember the run of a tool, which may call models."""
         self._started(serialized, event)
 
+    def on_retriever_start(self, serialized: Any, *_: Any, **event: Any) -> None:
+        """Remember the run of a retriever, which may call models."""
+        self._started(serialized, event)
+
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """Count a call that was answered."""
         run = self._ended(run_id)
@@ -142,18 +147,18 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         """Forget the run."""
         self._ended(run_id)
 
-    on_chain_error = on_tool_end = on_tool_error = on_chain_end
+    on_chain_error = on_tool_end = on_tool_error = on_retriever_end = on_retriever_error = on_chain_end
 
     def _started(self, serialized: Any, event: Mapping[str, Any], *, answers: bool = False) -> None:
         try:
             metadata = event.get("metadata") or {}
             name = event.get("name") or _class_name(serialized)
             run = _Run(name, event.get("parent_run_id"))
-            routing = metadata.get(ROUTING_KEY)
+            routing = next(records(metadata.get(ROUTING_KEY)), None)
             if routing is not None:
                 self._count(routing, event.get("tags") or (), run)
-                if answers and (side := answered_by(routing)) in {"strong", "weak"}:
-                    run = run._replace(side=side, model=metadata.get("ls_model_name"))
+                if answers:
+                    run = run._replace(side=answered_by(routing), model=metadata.get("ls_model_name"))
             if (run_id := event.get("run_id")) is not None:
                 with self._lock:
                     self._runs[run_id] = run
@@ -162,14 +167,13 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         except Exception:  # noqa: BLE001 - metadata is anybody's, and a handler must not disturb the call
             logger.debug("run metadata holds no routing decision under %r", ROUTING_KEY)
 
-    def _count(self, routing: Any, tags: Sequence[str], run: _Run) -> None:
-        while routing is not None:
-            decision = RoutingDecision.from_dict(routing)
+    def _count(self, routing: object, tags: Sequence[str], run: _Run) -> None:
+        for record in records(routing):
+            decision = RoutingDecision.from_dict(record)
             if self._stats.record_once(decision):
                 shown = (tag for tag in dict.fromkeys(tags) if not tag.startswith(_POSITIONS))
                 self._by_tag.record(shown, strong=decision.is_strong)
                 self._by_name.record(dict.fromkeys(self._names(run)), strong=decision.is_strong)
-            routing = routing.get(OUTER_KEY)
 
     def _names(self, run: _Run) -> Iterator[str]:
         """The name of a run and of those around it that are under way."""
@@ -208,7 +212,15 @@ def _used(response: LLMResult) -> tuple[list[str], Tokens | None, float | None]:
     metadata = message.response_metadata
     models = [name for key in ("model_name", "model") if isinstance(name := metadata.get(key), str)]
     usage = getattr(message, "usage_metadata", None)
-    if not usage:
+    if not isinstance(usage, dict):
         return models, None, None
     cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-    return models, Tokens(usage["input_tokens"], usage["output_tokens"], cached), usage.get("total_cost")
+    counts = [_count_of(value) for value in (usage.get("input_tokens"), usage.get("output_tokens"), cached)]
+    known = [count for count in counts if count is not None]
+    cost = finite_or_none(usage.get("total_cost"))
+    tokens = Tokens(*known) if len(known) == len(counts) else None
+    return models, tokens, None if cost is None or cost < 0 else cost
+
+
+def _count_of(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -23,6 +23,7 @@ from langchain_router._capabilities import with_tools_where_able
 from langchain_router._children import with_structure
 from langchain_router._chooser import Chooser, TextFunction
 from langchain_router._dispatch import Dispatch
+from langchain_router._fallback import without_repeated
 from langchain_router._generation import Generated, agenerate_one, generate_one, joined
 from langchain_router._options import split
 from langchain_router._pair import ChatModelPair
@@ -143,7 +144,7 @@ class RoutedChatModel(ChatModelPair):
             "lock_tool_loop": lock_tool_loop,
             "escalate_after": escalate_after,
             "text_fn": _settings.as_text_function(text_fn),
-            "fallback_to_other": _settings.as_flag("fallback_to_other", fallback_to_other),
+            "fallback_to_other": _settings.as_fallback(fallback_to_other, shadow),
             "shadow": shadow,
             "on_route": on_route,
             "stats": decider.stats,
@@ -289,7 +290,8 @@ class RoutedChatModel(ChatModelPair):
     ) -> Any:
         """Events of one call; with `version="v3"` an awaitable of the chosen model's own typed stream."""
         if version != "v3":
-            return super().astream_events(input, config, version=cast("Any", version), **kwargs)
+            events = super().astream_events(input, config, version=cast("Any", version), **kwargs)
+            return without_repeated(events) if self.fallback_to_other else events
         return self._astream_events_v3(input, config, kwargs)
 
     async def _astream_events_v3(

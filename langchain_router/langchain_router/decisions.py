@@ -143,7 +143,7 @@ class RouterDecisionModel(BaseDecisionModel):
         for name, question in questions.items():
             labels = set(question.criteria) if isinstance(question, Choice) else {self.strong, self.weak}
             if not isinstance(question, Choice | Noul) or labels != {self.strong, self.weak}:
-                between = f" between {', '.join(map(repr, labels))}" if isinstance(question, Choice) else ""
+                between = f" between {', '.join(map(repr, question.criteria))}" if isinstance(question, Choice) else ""
                 msg = (
                     f"a router answers a Noul, or a Choice between {self.strong!r} and {self.weak!r} (the labels of "
                     f"RouterDecisionModel(strong=, weak=)); question {name!r} is a {type(question).__name__}{between}"

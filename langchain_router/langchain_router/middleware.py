@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables.config import ensure_config, merge_configs, var_child_runnable_config
+from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router import _settings
 from langchain_router._chooser import Chooser, TextFunction
 from langchain_router._fallback import TokenWatch, arun, other_side, run
-from langchain_router._messages import ROUTING_KEY, Prompt, annotated, recorded
-from langchain_router._options import CONFIGURABLE_PREFIX, OWN_KWARGS, options_of, split
+from langchain_router._messages import ROUTING_KEY, Prompt, annotated, flat, recorded
+from langchain_router._options import CONFIGURABLE_PREFIX, OWN_KWARGS, configured, options_of, split
+from langchain_router._view import view_of
 from prefroute.conversation import Decide, TurnPolicy
 from prefroute.decider import Ask, Decider
 from prefroute.errors import ConfigurationError, MissingExtraError
@@ -29,7 +29,6 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(_message) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from langchain.agents.middleware import ModelRequest
@@ -45,7 +44,6 @@ class _Step(NamedTuple):
 
     asked: ModelRequest[Any]
     request: ModelRequest[Any]
-    config: RunnableConfig
     routing: dict[str, Any]
     side: Route
     decision: RoutingDecision
@@ -130,8 +128,6 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
             on_route=on_route,
             shadow=shadow,
         )
-        if on_router_error is None and decider.router.on_error == "raise":
-            decider = replace(decider, on_error="strong")
         self._chooser = Chooser(
             strong=_as_model("strong", strong),
             weak=_as_model("weak", weak),
@@ -139,25 +135,33 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
             policy=TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after),
             text_fn=_settings.as_text_function(text_fn),
         )
-        self._fallback = _settings.as_flag("fallback_to_other", fallback_to_other)
+        self._fallback = _settings.as_fallback(fallback_to_other, shadow)
         self.stats = decider.stats
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Let the chosen model make the call."""
-        step = self._step(request, self._chooser.decider.decide(self._ask(request)))
+        step = self._step(request, self._decider.decide(self._ask(request)))
         return run(step, lambda one: _carry_out(one, handler), self._second)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """`wrap_model_call` without blocking the event loop."""
-        step = self._step(request, await self._chooser.decider.adecide(self._ask(request)))
+        step = self._step(request, await self._decider.adecide(self._ask(request)))
         return await arun(step, lambda one: _acarry_out(one, handler), self._second)
+
+    @property
+    def _decider(self) -> Decider:
+        # Looked up at each step, for the router's setting may change.
+        decider = self._chooser.decider
+        raises = decider.on_error is None and decider.router.on_error == "raise"
+        return replace(decider, on_error="strong") if raises else decider
 
     def _ask(self, request: ModelRequest[Any]) -> Ask:
         own, _ = split(request.model_settings)
-        context = {**(ensure_config().get("configurable") or {}), **_given(request.runtime)}
-        return self._chooser.ask(_prompt(request), options_of(own, context), tools=request.tools)
+        options = options_of(own, _given(request.runtime), configured(ensure_config().get("configurable")))
+        schema = request.response_format is not None
+        return self._chooser.ask(_prompt(request), options, tools=request.tools, schema=schema)
 
     def _step(self, request: ModelRequest[Any], decision: RoutingDecision) -> _Step:
         side = self._chooser.decider.answers(decision)
@@ -165,9 +169,11 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
         return self._made(request, decision, side, recorded(decision, side), watch)
 
     def _second(self, step: _Step, error: Exception) -> _Step | None:
-        if step.watch is None or step.watch.seen or _ends_graph(error):
+        if step.watch is None or step.watch.seen:
             return None
         side, routing = other_side(step.decision, step.side, error)
+        if not self._chooser.can_stand_in(side, _prompt(step.asked), step.decision, tools=step.asked.tools):
+            return None
         return self._made(step.asked, step.decision, side, routing, None)
 
     def _made(
@@ -180,15 +186,12 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> _Step:
         model = cast("BaseChatModel", self._chooser.child(side))
         _, settings = split(request.model_settings)
-        changed: dict[str, Any] = {"model": model, "model_settings": settings}
+        changed: dict[str, Any] = {"model": _marked(model, routing, watch), "model_settings": settings}
         messages: list[BaseMessage] = self._chooser.readable(_prompt(request), side)
         if request.system_message is not None:
             changed["system_message"], messages = messages[0], messages[1:]
         changed["messages"] = messages
-        config = merge_configs(ensure_config(), {"metadata": {ROUTING_KEY: routing}})
-        if watch is not None:
-            config = merge_configs(config, {"callbacks": [watch]})
-        return _Step(request, request.override(**changed), config, routing, side, decision, watch)
+        return _Step(request, request.override(**changed), routing, side, decision, watch)
 
 
 def _prompt(request: ModelRequest[Any]) -> Prompt:
@@ -199,37 +202,27 @@ def _prompt(request: ModelRequest[Any]) -> Prompt:
 def _given(runtime: Any) -> dict[str, Any]:
     """What the context of a run brings for routing; it may be a dictionary or any object."""
     context = getattr(runtime, "context", None)
-    names = [CONFIGURABLE_PREFIX + name for name in OWN_KWARGS]
-    if isinstance(context, Mapping):
-        found = {name: context.get(name) for name in names}
-    else:
-        found = {name: getattr(context, name, None) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    if not isinstance(context, Mapping):
+        context = {name: getattr(context, CONFIGURABLE_PREFIX + name, None) for name in OWN_KWARGS}
+        return {name: value for name, value in context.items() if value is not None}
+    return configured(context)
 
 
 def _carry_out(step: _Step, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
-    with _surroundings(step.config):
-        response = handler(step.request)
-    return _noted(response, step.routing)
+    return _noted(handler(step.request), step.routing)
 
 
 async def _acarry_out(step: _Step, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> Any:
-    with _surroundings(step.config):
-        response = await handler(step.request)
-    return _noted(response, step.routing)
+    return _noted(await handler(step.request), step.routing)
 
 
-@contextmanager
-def _surroundings(config: RunnableConfig) -> Iterator[None]:
-    """Let what runs inside find this config, as a graph lets its nodes find theirs.
-
-    The agent calls the model without a config. Binding one to the model would hide what kind of model it is.
-    """
-    token = var_child_runnable_config.set(config)
-    try:
-        yield
-    finally:
-        var_child_runnable_config.reset(token)
+def _marked(model: BaseChatModel, routing: dict[str, Any], watch: TokenWatch | None) -> BaseChatModel:
+    """The model with the decision in the metadata of its runs in this step."""
+    added: RunnableConfig = {"metadata": {**flat(routing), ROUTING_KEY: routing}}
+    if watch is not None:
+        added["callbacks"] = [watch]
+    # Merged with the surroundings here, for what a config brings along replaces what is there.
+    return view_of(model, lambda config: merge_configs(ensure_config(config), added))
 
 
 def _noted(response: Any, routing: dict[str, Any]) -> Any:
@@ -240,13 +233,6 @@ def _noted(response: Any, routing: dict[str, Any]) -> Any:
         return replace(response, model_response=_noted(inner, routing))
     result = [annotated(message, routing) if isinstance(message, AIMessage) else message for message in response.result]
     return replace(response, result=result)
-
-
-def _ends_graph(error: Exception) -> bool:
-    """Whether this is no failure but how a graph is interrupted."""
-    from langgraph.errors import GraphBubbleUp
-
-    return isinstance(error, GraphBubbleUp)
 
 
 def _as_model(name: str, model: object) -> BaseChatModel:
