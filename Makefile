@@ -1,6 +1,9 @@
 PYTHON ?= python3
 PIP = -m pip --disable-pip-version-check --quiet
 SOURCES = pyproject.toml constraints.txt
+# One process a core, with one thread each; a file's tests share fixtures, so they stay together.
+PARALLEL = -n auto --dist loadfile
+PYTEST_ENV = OMP_NUM_THREADS=1
 
 .PHONY: demo test test-oldest wheel clean
 
@@ -11,10 +14,10 @@ test: .venv-test/.ready ## Lint, type-check and run the tests
 	.venv-test/bin/python -m ruff check .
 	.venv-test/bin/python -m ruff format --check .
 	.venv-test/bin/python -m mypy
-	.venv-test/bin/python -m pytest $(ARGS)
+	$(PYTEST_ENV) .venv-test/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-oldest: .venv-oldest/.ready ## Run the LangChain adapter's tests with the oldest releases that it supports
-	.venv-oldest/bin/python -m pytest tests/langchain_router $(ARGS)
+	$(PYTEST_ENV) .venv-oldest/bin/python -m pytest $(PARALLEL) tests/langchain_router $(ARGS)
 
 wheel: .venv-test/.ready ## Build the wheel and the source distribution into dist/
 	.venv-test/bin/python -m build

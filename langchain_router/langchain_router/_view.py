@@ -35,6 +35,10 @@ def view_of(model: BaseChatModel, adding: Callable[[RunnableConfig], RunnableCon
     view = object.__new__(_view_class(type(model)))
     for name in _STATE:
         object.__setattr__(view, name, getattr(model, name))
+    return _with(view, adding)
+
+
+def _with(view: BaseChatModel, adding: Callable[[RunnableConfig], RunnableConfig]) -> BaseChatModel:
     object.__setattr__(view, "_adding", adding)
     return view
 
@@ -47,6 +51,13 @@ def _view_class(kind: type[BaseChatModel]) -> type[BaseChatModel]:
     def bind_tools(self: Any, tools: Any, **kwargs: Any) -> Runnable[Any, Any]:
         return RunnableBinding(bound=kind.bind_tools(self, tools, **kwargs), config_factories=[self._adding])
 
+    # Other middleware may copy the model to change a setting of it.
+    def copy(self: Any) -> Any:
+        return _with(kind.__copy__(self), self._adding)
+
+    def deepcopy(self: Any, memo: dict[int, Any] | None = None) -> Any:
+        return _with(kind.__deepcopy__(self, memo), self._adding)
+
     body = {
         "__slots__": ("_adding",),
         "__module__": kind.__module__,
@@ -54,6 +65,8 @@ def _view_class(kind: type[BaseChatModel]) -> type[BaseChatModel]:
         "__doc__": kind.__doc__,
         # For whoever compares classes, and so that a view equals its model.
         "__class__": property(lambda _: kind),
+        "__copy__": copy,
+        "__deepcopy__": deepcopy,
         "bind": bind,
         "bind_tools": bind_tools,
     }
