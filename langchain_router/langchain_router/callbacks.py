@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +31,10 @@ logger = logging.getLogger(__name__)
 _MOST_RUNS = 100_000
 """Runs under way that are remembered: one whose end is never told must not be kept for ever."""
 
-_POSITIONS = ("branch:", "condition:", "graph:step:", "langsmith:", "map:key:", "retry:attempt:", "seq:step:")
-"""How the tags begin that LangChain itself gives the parts of a chain."""
+_POSITION = re.compile(
+    r"(seq:step|graph:step|condition|retry:attempt):\d+|branch:(\d+|default)|map:key:.*|langsmith:.*"
+)
+"""Tags that LangChain itself gives the parts of a chain."""
 
 
 class HandlerSnapshot(StatsSnapshot):
@@ -171,7 +174,7 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         for record in records(routing):
             decision = RoutingDecision.from_dict(record)
             if self._stats.record_once(decision):
-                shown = (tag for tag in dict.fromkeys(tags) if not tag.startswith(_POSITIONS))
+                shown = (tag for tag in dict.fromkeys(tags) if not _POSITION.fullmatch(tag))
                 self._by_tag.record(shown, strong=decision.is_strong)
                 self._by_name.record(dict.fromkeys(self._names(run)), strong=decision.is_strong)
 

@@ -23,7 +23,7 @@ from prefroute.errors import ConfigurationError, MissingExtraError
 try:
     from langchain.agents.middleware import AgentMiddleware
 except ModuleNotFoundError as error:
-    if error.name != "langchain":
+    if (error.name or "").partition(".")[0] != "langchain":
         raise
     _message = 'RouterMiddleware needs langchain: pip install "prefroute[langchain-agents]"'
     raise MissingExtraError(_message) from error
