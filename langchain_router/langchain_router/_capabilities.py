@@ -124,7 +124,7 @@ def _tokens(texts: Sequence[str], tools: Any, window: int | None, blocks: int) -
     most = blocks + sum(map(most_tokens_of, texts)) + (_MOST_OF_A_TOOL * len(tools) if tools else 0)
     if window is None or most <= window:
         return 0
-    return sum(map(tokens_of, texts)) + (tokens_of(_json(tools)) if tools else 0)
+    return tokens_of(*texts) + (tokens_of(_json(tools)) if tools else 0)
 
 
 def _feature(block: str | dict[str, Any]) -> str | None:
