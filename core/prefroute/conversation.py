@@ -154,29 +154,28 @@ class TurnPolicy:
         """
         messages = iter(newest_first)
         turn, asked = _turn(messages)
-        text = asked
-        # Where the person's words are gone, trimmed from a long run, the result is what is asked already.
-        if self.decide == "per_step" and turn and turn[0].role == "tool" and asked != turn[0].text:
-            text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
         caller = _caller(turn)
+        text = asked if asked is not None else turn[0].text if turn else ""
+        if self.decide == "per_step" and asked is not None and turn and turn[0].role == "tool":
+            text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
         if locked and caller is not None:
             return Question(text, Settled(caller, "tool_loop"))
-        return Question(text, self._settled(turn, messages, caller))
+        settled = self._settled(turn, messages, caller)
+        if settled is None and asked is None and self.decide != "per_step":
+            # Its beginning is gone, trimmed or summed up in a long run: the turn goes on as it began.
+            settled = _kept(turn)
+        return Question(text, settled)
 
     def _settled(self, turn: list[Message], older: Iterator[Message], caller: Route | None) -> Settled | None:
         if self.escalate_after is not None and (why := _stuck(turn, self.escalate_after)):
             return Settled("strong", "escalation", why)
         if self.lock_tool_loop and caller is not None:
             return Settled(caller, "tool_loop")
-        if self.decide == "per_conversation":
-            for message in chain(turn, older):
-                if message.role == "ai" and (route := _recorded(message, lasting=True)) is not None:
-                    return Settled(route, "conversation")
-        return None
+        return _kept(chain(turn, older)) if self.decide == "per_conversation" else None
 
 
-def _turn(messages: Iterator[Message]) -> tuple[list[Message], str]:
-    """The messages of the turn, newest first, and what the person asked in it."""
+def _turn(messages: Iterator[Message]) -> tuple[list[Message], str | None]:
+    """The messages of the turn, newest first, and what the person asked in it; None where nobody did."""
     turn: list[Message] = []
     only_noise: str | None = None
     for message in messages:
@@ -189,9 +188,15 @@ def _turn(messages: Iterator[Message]) -> tuple[list[Message], str]:
             turn.append(message)
             return turn, asked
         only_noise = message.text if only_noise is None else only_noise
-    if only_noise is not None:
-        return turn, only_noise
-    return turn, turn[0].text if turn else ""
+    return turn, only_noise
+
+
+def _kept(newest_first: Iterable[Message]) -> Settled | None:
+    """The side of the latest answer that was chosen for more than its call."""
+    for message in newest_first:
+        if message.role == "ai" and (route := _recorded(message, lasting=True)) is not None:
+            return Settled(route, "conversation")
+    return None
 
 
 def _caller(turn: list[Message]) -> Route | None:

@@ -42,8 +42,11 @@ class EmbeddingError(PrefrouteError, RuntimeError):
     """An embedding model could not be reached, or answered with something that is not one finite row a text."""
 
 
-class PromptTypeError(PrefrouteError, TypeError):
-    """Something that is not text was given as a prompt."""
+class PromptTypeError(PrefrouteError, TypeError, ValueError):
+    """Something that is not text was given as a prompt.
+
+    A ValueError too, because that is what LangChain's chat models raise there.
+    """
 
 
 class RouterError(PrefrouteError, RuntimeError):

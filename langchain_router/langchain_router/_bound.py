@@ -25,6 +25,12 @@ class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):
     `create_agent(model.bind(threshold=0.1), tools)` would route by the default threshold.
     """
 
+    @classmethod
+    @override
+    def lc_id(cls) -> list[str]:
+        # By the name that LangChain knows, as its own binding of a chat model does.
+        return [*cls.get_lc_namespace(), "RunnableBinding"]
+
     @override
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         # A key may be among the arguments.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router._children import routes
@@ -91,8 +92,7 @@ class CallMaker:
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """What routing can be configured by, and whatever the children can be."""
-        decider = self.chooser.decider
-        own = specs(decider.router.threshold if decider.threshold is None else decider.threshold)
+        own = specs()
         found = {spec.id: spec for spec in own}
         for spec in (*self.chooser.strong.config_specs, *self.chooser.weak.config_specs):
             known = found.setdefault(spec.id, spec)
@@ -176,4 +176,8 @@ def _each(config: RunnableConfig) -> Iterator[RunnableConfig]:
 
 
 def _merged(first: Callbacks, second: Callbacks) -> Callbacks:
-    return merge_configs({"callbacks": first}, {"callbacks": second}).get("callbacks")
+    if isinstance(second, list):
+        # A handler that is told twice counts twice.
+        handlers = first.handlers if isinstance(first, BaseCallbackManager) else first or []
+        second = [one for one in second if not any(one is known for known in handlers)]
+    return merge_configs({"callbacks": first}, {"callbacks": second}).get("callbacks") if second else first

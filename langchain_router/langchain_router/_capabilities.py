@@ -25,17 +25,21 @@ _FEATURES = {
     "image": "image_inputs",
     "image_url": "image_inputs",
     "input_audio": "audio_inputs",
+    "input_file": "pdf_inputs",
     "input_image": "image_inputs",
+    "media": "image_inputs",
     "video": "video_inputs",
 }
 """Types of content blocks, LangChain's own and providers', and the key of a model profile that tells of them."""
+
+_BY_MIME = {"audio": "audio_inputs", "image": "image_inputs", "video": "video_inputs"}
 
 _KNOWN = (TOOLS, *sorted(set(_FEATURES.values())))
 
 _TOKENS_OF_A_BLOCK = 1000
 """What an image or a file is counted as: about what providers bill for a picture of ordinary size."""
 
-_MOST_OF_A_TOOL = 4000
+_MOST_OF_A_TOOL = 2000
 """Tokens that the description of one tool hardly ever exceeds."""
 
 _NO_LIMITS = Limits()
@@ -131,10 +135,25 @@ def _feature(block: str | dict[str, Any]) -> str | None:
     if isinstance(block, str):
         return None
     kind = block.get("type")
-    feature = _FEATURES.get(kind) if isinstance(kind, str) else None
-    if kind == "file" and not str(block.get("mime_type", "application/pdf")).startswith("application/pdf"):
+    if not isinstance(kind, str) or kind not in _FEATURES:
         return None
-    return feature
+    mime = _mime(block)
+    if mime is None:
+        return _FEATURES[kind]
+    return "pdf_inputs" if mime == "application/pdf" else _BY_MIME.get(mime.partition("/")[0])
+
+
+def _mime(block: dict[str, Any]) -> str | None:
+    """The media type that a block names, in one of the places where providers have it."""
+    source = block.get("source")
+    holder = source if isinstance(source, dict) else {}
+    if holder.get("type") == "text":
+        return "text/plain"
+    file = block.get("file")
+    data = file.get("file_data") if isinstance(file, dict) else block.get("file_data")
+    inline = data[5:].partition(";")[0] if isinstance(data, str) and data.startswith("data:") else None
+    found = block.get("mime_type") or holder.get("media_type") or inline
+    return found if isinstance(found, str) else None
 
 
 def _texts(block: str | dict[str, Any]) -> Iterator[str]:

@@ -120,11 +120,12 @@ class Chooser:
 
     def _able(self, prompt: Prompt, tools: Any, *, schema: bool = False) -> Settled | None:
         strong, weak = limits_of(self.strong), limits_of(self.weak)
-        windows = [limits.window for limits in (strong, weak) if limits.window is not None]
-        if not windows and not strong.lacks and not weak.lacks:
+        # Equal windows cannot tell the sides apart, so nothing need be measured.
+        known = [one.window for one in (strong, weak) if one.window is not None and strong.window != weak.window]
+        if not known and strong.lacks == weak.lacks:
             return None
         tools = tools or bound_tools(self.strong, self.weak)
-        needs = needs_of(prompt.messages, tools, min(windows, default=None), schema=schema)
+        needs = needs_of(prompt.messages, tools, min(known, default=None), schema=schema)
         return able_side(needs, strong=strong, weak=weak)
 
     def readable(self, prompt: Prompt, side: Route) -> Any:

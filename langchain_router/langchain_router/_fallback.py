@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 
@@ -10,7 +11,7 @@ from langchain_router._messages import ROUTING_KEY, recorded
 from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from prefroute.types import Route, RoutingDecision
 
@@ -19,16 +20,25 @@ R = TypeVar("R")
 
 
 class TokenWatch(BaseCallbackHandler):
-    """Notices the first token of a run: someone may have shown it, so nothing else may follow it."""
+    """Notices what a run has answered: someone may have shown it, so nothing else may follow it.
+
+    Attributes:
+        seen: Whether there was any of it, if only the first token.
+        ended: Whether there was all of it.
+    """
 
     run_inline = True
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen = self.ended = False
 
     def on_llm_new_token(self, *_: Any, **__: Any) -> None:
         """A token of a stream."""
         self.seen = True
+
+    def on_llm_end(self, *_: Any, **__: Any) -> None:
+        """The whole answer."""
+        self.seen = self.ended = True
 
     def on_stream_event(self, *_: Any, **__: Any) -> None:
         """An event of a typed stream."""
@@ -99,9 +109,10 @@ async def without_repeated(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
     run, also where it has failed and the chunks are another's, which tells of them itself.
     """
     outermost, failed = None, False
-    async for event in events:
-        outermost = event["run_id"] if outermost is None else outermost
-        routing = (event.get("metadata") or {}).get(ROUTING_KEY)
-        failed = failed or (isinstance(routing, dict) and FALLBACK in routing)
-        if not (failed and event["run_id"] == outermost and event["event"].endswith("_stream")):
-            yield event
+    async with aclosing(cast("AsyncGenerator[Any, None]", events)):
+        async for event in events:
+            outermost = event["run_id"] if outermost is None else outermost
+            routing = (event.get("metadata") or {}).get(ROUTING_KEY)
+            failed = failed or (isinstance(routing, dict) and FALLBACK in routing)
+            if not (failed and event["run_id"] == outermost and event["event"].endswith("_stream")):
+                yield event

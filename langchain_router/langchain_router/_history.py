@@ -20,16 +20,27 @@ if TYPE_CHECKING:
 
 _FAMILIES = {
     "amazon_bedrock": "bedrock",
+    "anthropic-bedrock": "anthropic",
+    "anthropic-mantle": "anthropic",
     "azure": "openai",
     "azure_openai": "openai",
     "bedrock_converse": "bedrock",
     "google_genai": "google",
     "google_vertexai": "google",
+    "mistral": "mistralai",
 }
 """Names under which one provider's format goes, in LangSmith parameters and in `model_provider` of a message."""
 
-_CACHE_MARKS = {"cache_control": "anthropic", "cachePoint": "bedrock", "prompt_cache_breakpoint": "openai"}
-"""Marks for a prompt cache in content blocks, and whose they are."""
+_CACHE_MARKS = ("cache_control", "cachePoint", "prompt_cache_breakpoint")
+"""Marks for a prompt cache in content blocks: Anthropic's, Bedrock's and OpenAI's."""
+
+_REFUSED_MARKS = {
+    "anthropic": ("cachePoint", "prompt_cache_breakpoint"),
+    "bedrock": ("prompt_cache_breakpoint",),
+    "openai": ("cache_control", "cachePoint"),
+    **dict.fromkeys(("cohere", "deepseek", "google", "groq", "mistralai", "xai"), _CACHE_MARKS),
+}
+"""Those that a format is known to refuse; who else takes them is not known, so there they stay."""
 
 
 def family(provider: object) -> str | None:
@@ -111,7 +122,7 @@ def _without_foreign_marks(block: Any, own: str | None) -> Any:
     """The block without marks for another provider's prompt cache; None where it was nothing else."""
     if not isinstance(block, dict):
         return block
-    foreign = {mark for mark, owner in _CACHE_MARKS.items() if owner != own}
+    foreign = set(_REFUSED_MARKS.get(own or "", ()))
     extras = block.get("extras")
     marked_extras = isinstance(extras, dict) and not foreign.isdisjoint(extras)
     if foreign.isdisjoint(block) and not marked_extras:

@@ -72,7 +72,9 @@ class Prompt:
 
 def _seen(message: BaseMessage, depth: int) -> Message:
     if isinstance(message, HumanMessage):
-        return Message(role="human", text=str(message.text))
+        # LangChain's own summary of what was said before is nothing that the person says.
+        summary = message.additional_kwargs.get("lc_source") == "summarization"
+        return Message(role="other" if summary else "human", text=str(message.text))
     if isinstance(message, AIMessage):
         calls = tuple(f"{call['name']} {_canonical(call['args'])}" for call in message.tool_calls)
         return Message(role="ai", text=str(message.text), calls=calls, routing=recorded_routing(message, depth))

@@ -74,11 +74,11 @@ def without_own(configurable: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: value for key, value in configurable.items() if key not in own} if own else None
 
 
-def specs(threshold: float | None) -> list[ConfigurableFieldSpec]:
+def specs() -> list[ConfigurableFieldSpec]:
     """The keys under `configurable`, for schemas.
 
-    Args:
-        threshold: What holds where a call brings none.
+    Without defaults: what holds where a call brings none may change, and two routed models in one chain that had
+    different ones could not be described at all.
     """
     return [
         ConfigurableFieldSpec(
@@ -86,7 +86,7 @@ def specs(threshold: float | None) -> list[ConfigurableFieldSpec]:
             annotation=float,
             name="Router threshold",
             description="Prompts whose score is at or above it go to the strong model.",
-            default=threshold,
+            default=None,
         ),
         ConfigurableFieldSpec(
             id=CONFIGURABLE_PREFIX + "strong_rate",

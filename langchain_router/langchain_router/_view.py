@@ -6,13 +6,12 @@ from abc import ABCMeta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.runnables import RunnableBinding, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.runnables import Runnable
 
 _STATE = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 """All that a pydantic object is made of."""
@@ -45,6 +44,7 @@ def _with(view: BaseChatModel, adding: Callable[[RunnableConfig], RunnableConfig
 
 @lru_cache(maxsize=64)
 def _view_class(kind: type[BaseChatModel]) -> type[BaseChatModel]:
+    # The annotations must be there at run time: RunnableWithFallbacks reads them.
     def bind(self: Any, **kwargs: Any) -> Runnable[Any, Any]:
         return RunnableBinding(bound=kind.bind(self, **kwargs), config_factories=[self._adding])
 

@@ -178,5 +178,13 @@ def _conversation(state: State) -> Any:
     found: Any = state["messages"] if isinstance(state, Mapping) and "messages" in state else state
     if isinstance(found, BaseMessage):
         return [found]
-    messages = isinstance(found, Sequence) and len(found) and all(isinstance(item, BaseMessage) for item in found)
-    return found if isinstance(found, str) or messages else json.dumps(found, default=str, ensure_ascii=False)
+    messages = isinstance(found, Sequence) and len(found) and all(map(_is_message, found))
+    return found if isinstance(found, str) or messages else json.dumps(found, default=_as_json, ensure_ascii=False)
+
+
+def _is_message(item: object) -> bool:
+    return isinstance(item, BaseMessage) or (isinstance(item, Mapping) and {"role", "content"} <= set(item))
+
+
+def _as_json(item: object) -> str:
+    return str(item.text) if isinstance(item, BaseMessage) else str(item)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.config import ensure_config
 
 from langchain_router import _settings
 from langchain_router._chooser import Chooser, TextFunction
@@ -47,7 +47,7 @@ class _Step(NamedTuple):
     routing: dict[str, Any]
     side: Route
     decision: RoutingDecision
-    watch: TokenWatch | None
+    watch: TokenWatch
 
 
 class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -165,16 +165,15 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _step(self, request: ModelRequest[Any], decision: RoutingDecision) -> _Step:
         side = self._chooser.decider.answers(decision)
-        watch = TokenWatch() if self._fallback else None
-        return self._made(request, decision, side, recorded(decision, side), watch)
+        return self._made(request, decision, side, recorded(decision, side))
 
     def _second(self, step: _Step, error: Exception) -> _Step | None:
-        if step.watch is None or step.watch.seen:
+        if not self._fallback or step.watch.seen:
             return None
         side, routing = other_side(step.decision, step.side, error)
         if not self._chooser.can_stand_in(side, _prompt(step.asked), step.decision, tools=step.asked.tools):
             return None
-        return self._made(step.asked, step.decision, side, routing, None)
+        return self._made(step.asked, step.decision, side, routing)
 
     def _made(
         self,
@@ -182,8 +181,8 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
         decision: RoutingDecision,
         side: Route,
         routing: dict[str, Any],
-        watch: TokenWatch | None,
     ) -> _Step:
+        watch = TokenWatch()
         model = cast("BaseChatModel", self._chooser.child(side))
         _, settings = split(request.model_settings)
         changed: dict[str, Any] = {"model": _marked(model, routing, watch), "model_settings": settings}
@@ -209,20 +208,20 @@ def _given(runtime: Any) -> dict[str, Any]:
 
 
 def _carry_out(step: _Step, handler: Callable[[ModelRequest[Any]], Any]) -> Any:
-    return _noted(handler(step.request), step.routing)
+    response = handler(step.request)
+    # Where other middleware let another model answer, or answered itself, the message is none of this decision.
+    return _noted(response, step.routing) if step.watch.ended else response
 
 
 async def _acarry_out(step: _Step, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> Any:
-    return _noted(await handler(step.request), step.routing)
+    response = await handler(step.request)
+    return _noted(response, step.routing) if step.watch.ended else response
 
 
-def _marked(model: BaseChatModel, routing: dict[str, Any], watch: TokenWatch | None) -> BaseChatModel:
+def _marked(model: BaseChatModel, routing: dict[str, Any], watch: TokenWatch) -> BaseChatModel:
     """The model with the decision in the metadata of its runs in this step."""
-    added: RunnableConfig = {"metadata": {**flat(routing), ROUTING_KEY: routing}}
-    if watch is not None:
-        added["callbacks"] = [watch]
-    # Merged with the surroundings here, for what a config brings along replaces what is there.
-    return view_of(model, lambda config: merge_configs(ensure_config(config), added))
+    added: RunnableConfig = {"metadata": {**flat(routing), ROUTING_KEY: routing}, "callbacks": [watch]}
+    return view_of(model, lambda _: added)
 
 
 def _noted(response: Any, routing: dict[str, Any]) -> Any:

@@ -146,3 +146,19 @@ def test_more_text_is_never_fewer_tokens(text: str, more: str) -> None:
 def test_text_that_cannot_be_encoded_has_a_length_too() -> None:
     assert tokens_of("\ud800" * 70) >= 20
     assert all(tokens_of(one + other) >= 1 for one, other in product("a\ud800\U0010ffff", repeat=2))
+
+
+def test_long_texts_are_read_evenly() -> None:
+    """Many messages of which the beginnings are unlike the rest."""
+    heads = [ENGLISH[:256] + JSON * 10] * 200
+    tails = [JSON[:100] * 2 + ENGLISH * 4] * 200
+    for texts in (heads, tails):
+        whole = sum(tokens_of(text) for text in texts)
+        assert tokens_of(*texts) == pytest.approx(whole, rel=0.1)
+    assert tokens_of(*["word "] * 100_000) == pytest.approx(200_000 / 2, rel=0.2)
+
+
+def test_scripts_that_tokenizers_know_are_not_counted_by_the_letter() -> None:
+    text = "Маршрутизатор выбирает между сильной и слабой моделью." * 20
+    assert len(text) / 4 < tokens_of(text) < len(text) / 1.5
+    assert tokens_of("-" * 800) < 200

@@ -470,3 +470,18 @@ def test_hostile_text_comes_to_an_end(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     assert len(without_noise(text + "</")) <= len(text) + 2
     assert len(without_noise(text + " " * 200_000 + "</")) <= len(text) + 200_002
+
+
+# --- a turn whose beginning is gone ---
+
+
+@pytest.mark.parametrize("decide", ["per_turn", "per_conversation"])
+def test_a_turn_that_was_summed_up_goes_on_as_it_began(decide: Any) -> None:
+    messages = [Message(role="other", text="a summary"), ai("weak", calls=(READ,)), tool("result")]
+    assert asked(*messages, decide=decide).settled == Settled("weak", "conversation")
+    assert asked(*messages, decide="per_step").settled is None
+
+
+def test_a_message_of_nothing_but_noise_alone_is_asked_as_it_is() -> None:
+    for decide in DECIDES:
+        assert asked(ONLY_NOISE, decide=decide).text == ONLY_NOISE.text

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import CallbackManager
+from langchain_core.callbacks import CallbackManager, UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import RunnableLambda
@@ -70,6 +70,14 @@ def test_what_the_routed_model_holds_is_added_to_the_run(setup: Any, recorder: A
     assert recorder.tags == [["call", "own"]]
     assert recorder.models[0]["team"] == "a"
     assert recorder.models[0]["user"] == "u"
+
+
+def test_a_counting_handler_on_model_and_call_counts_once(setup: Any) -> None:
+    usage = UsageMetadataCallbackHandler()
+    model = setup(callbacks=[usage]).model
+    model.invoke("easy", {"callbacks": [usage]})
+    model.generate([[HumanMessage("easy")]], callbacks=[usage])
+    assert usage.usage_metadata["weak"]["total_tokens"] == 2 * 24
 
 
 def test_the_same_handler_on_model_and_call_is_told_once(setup: Any, recorder: Any) -> None:

@@ -21,8 +21,8 @@ from prefroute import ConfigurationError, RouterNotFoundError, RoutingStats, Thr
 from prefroute.routers.baselines import RandomRouter
 from prefroute.testing import FixedRouter
 
-UNSET = {"router_strong_rate": None, "router_route": None}
-"""Defaults of what is configurable beside the threshold."""
+UNSET = {"router_threshold": None, "router_strong_rate": None, "router_route": None}
+"""What routing can be configured by: without defaults, so that two routed models of one chain do not conflict."""
 
 
 def test_it_is_a_chat_model(setup: Any) -> None:
@@ -204,9 +204,8 @@ def test_tracing_parameters_name_both(setup: Any, fake: Any) -> None:
 def test_config_specs_show_the_threshold(setup: Any, fake: Any) -> None:
     strong = fake(model_name="s").configurable_fields(model_name=ConfigurableField(id="name"))
     model = setup(strong=strong, threshold=0.3).model
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.3, **UNSET, "name": "s"}
+    assert {spec.id: spec.default for spec in model.config_specs} == {**UNSET, "name": "s"}
     assert "router_threshold" in json.dumps(model.get_config_jsonschema())
-    assert setup().model.config_specs[0].default == 0.5
 
 
 def test_the_profile_is_what_both_can_do(setup: Any, fake: Any) -> None:
@@ -270,6 +269,12 @@ def test_settings_reach_models_behind_configurable_wrappers(setup: Any, fake: An
     assert pair.strong.output_version != "v1"
 
 
+def test_routed_models_of_different_thresholds_may_stand_in_one_chain(setup: Any) -> None:
+    one, other = setup(threshold=0.3).model, setup(threshold=0.6).model
+    for both in (one | (lambda message: message.text) | other, one.with_fallbacks([other])):
+        assert "router_threshold" in json.dumps(both.get_config_jsonschema())
+
+
 def test_children_configurable_by_the_same_name_with_different_defaults(setup: Any) -> None:
     pair = setup()
     strong, weak = (
@@ -277,11 +282,11 @@ def test_children_configurable_by_the_same_name_with_different_defaults(setup: A
         for child, name in ((pair.strong, "s"), (pair.weak, "w"))
     )
     model = RoutedChatModel(strong=strong, weak=weak, router=pair.router)
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, **UNSET, "name": None}
+    assert {spec.id: spec.default for spec in model.config_specs} == {**UNSET, "name": None}
     same = RoutedChatModel(strong=strong, weak=strong, router=pair.router)
-    assert {spec.id: spec.default for spec in same.config_specs} == {"router_threshold": 0.5, **UNSET, "name": "s"}
+    assert {spec.id: spec.default for spec in same.config_specs} == {**UNSET, "name": "s"}
     outer = RoutedChatModel(strong=same, weak=pair.weak, router=pair.router, threshold=0.25)
-    assert {spec.id: spec.default for spec in outer.config_specs} == {"router_threshold": 0.25, **UNSET, "name": "s"}
+    assert {spec.id: spec.default for spec in outer.config_specs} == {**UNSET, "name": "s"}
     assert "name" in str((RunnableLambda(lambda x: x) | model).config_schema().model_json_schema())
 
 
@@ -289,7 +294,7 @@ def test_a_configurable_default_need_not_be_hashable(setup: Any) -> None:
     pair = setup()
     tagged = pair.strong.model_copy(update={"tags": ["a"]}).configurable_fields(tags=ConfigurableField(id="tags"))
     model = RoutedChatModel(strong=tagged, weak=pair.weak, router=pair.router)
-    assert {spec.id: spec.default for spec in model.config_specs} == {"router_threshold": 0.5, **UNSET, "tags": ["a"]}
+    assert {spec.id: spec.default for spec in model.config_specs} == {**UNSET, "tags": ["a"]}
 
 
 def test_a_model_with_settings_and_configurable_alternatives_can_be_pickled(setup: Any, fake: Any) -> None:

@@ -148,7 +148,8 @@ CALL = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
         ({}, "{}"),
         ({"ticket": "größer", "n": 3, "ok": None}, '{"ticket": "größer", "n": 3, "ok": null}'),
         ([HumanMessage("hard"), {"n": 1}], None),
-        ({"messages": [{"role": "user", "content": "hard"}]}, '[{"role": "user", "content": "hard"}]'),
+        ({"messages": [{"role": "user", "content": "hard"}]}, "hard"),
+        ({"task": HumanMessage("hard")}, '{"task": "hard"}'),
     ],
 )
 async def test_a_state_of_any_kind_is_read(ask: Any, state: Any, text: str | None) -> None:

@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from langchain_core.tools import tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph import START, MessagesState, StateGraph
-from pydantic import BaseModel, PrivateAttr
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from langchain_router import StrongCallRateHandler
 from prefroute import ConfigurationError, RouterError, RoutingDecision, ThresholdError
@@ -825,11 +825,13 @@ async def test_cancelling_the_reader_of_a_stream_closes_it(pair_of: Any) -> None
     assert pair.weak.seen == []
 
 
-def test_structured_output_that_does_not_parse_may_be_mended(setup: Any) -> None:
+def test_an_answer_that_does_not_parse_is_an_answer_all_the_same(setup: Any) -> None:
     odd = AIMessage("", tool_calls=[{"name": "Answer", "args": {"size": 1}, "id": "1"}])
     pair = setup(
         strong=Flaky(model_name="strong", answer=odd),
         weak=Flaky(model_name="weak", structured=True),
         fallback_to_other=True,
     )
-    assert pair.model.with_structured_output(Answer).invoke("hard") == Answer(side="weak")
+    with pytest.raises(ValidationError):
+        pair.model.with_structured_output(Answer).invoke("hard")
+    assert pair.weak.seen == []

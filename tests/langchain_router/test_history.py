@@ -260,28 +260,32 @@ def test_marks_for_the_others_cache_are_taken_off(message: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "value", "owner"),
+    ("mark", "value", "taken_by"),
     [
-        ("cache_control", MARK, "anthropic"),
-        ("cachePoint", {"type": "default"}, "bedrock"),
-        ("prompt_cache_breakpoint", True, "openai"),
+        ("cache_control", MARK, {"anthropic", "bedrock"}),
+        ("cachePoint", {"type": "default"}, {"bedrock"}),
+        ("prompt_cache_breakpoint", True, {"openai"}),
     ],
 )
-def test_a_mark_stays_for_its_owner_alone(mark: str, value: Any, owner: str) -> None:
+def test_a_mark_is_taken_out_where_it_is_known_to_be_refused(mark: str, value: Any, taken_by: set[str]) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://x"}, mark: value}
     extra = {**TEXT, "extras": {mark: value, "kept": 1}}
     message = HumanMessage([image, extra, TEXT])
     families: Any
-    for own in ("anthropic", "bedrock", "openai", "google", "mistralai"):
+    for own in ("anthropic", "bedrock", "openai", "google", "mistralai", "unheard-of"):
         families = {"strong": own, "weak": "else"}
         left = readable([message], side="strong", families=families)
-        if own == owner:
+        if own in taken_by | {"unheard-of"}:
             assert left is None
             continue
         assert left is not None
         bare = {key: value for key, value in image.items() if key != mark}
         assert left[0].content == [bare, {**TEXT, "extras": {"kept": 1}}, TEXT]
         assert left[0].content[2] is message.content[2]
+
+
+def test_anthropics_models_at_another_provider_are_of_one_format() -> None:
+    assert family("anthropic-bedrock") == family("anthropic") == "anthropic"
 
 
 def test_a_block_that_is_nothing_but_a_mark_goes() -> None:

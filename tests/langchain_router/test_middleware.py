@@ -16,6 +16,7 @@ from langchain.agents.middleware import (
     AgentMiddleware,
     ExtendedModelResponse,
     LLMToolSelectorMiddleware,
+    ModelFallbackMiddleware,
     ModelRequest,
     ModelResponse,
     ModelRetryMiddleware,
@@ -683,13 +684,18 @@ async def test_a_response_of_any_form_gets_the_decision_as_a_copy(wrap: Any) -> 
     asked = ToolMessage("no answer", tool_call_id="1")
     given = ModelResponse(result=[answer, asked], structured_response=7)
 
-    async def handler(_: Any) -> Any:
+    def handler(request: Any) -> Any:
+        request.model.bind().invoke(request.messages)
+        return wrap(given)
+
+    async def ahandler(request: Any) -> Any:
+        await request.model.bind().ainvoke(request.messages)
         return wrap(given)
 
     request = ModelRequest(model=StepChat(model_name="base"), messages=[HumanMessage("easy")])
     for response in (
-        middleware.wrap_model_call(request, lambda _: wrap(given)),
-        await middleware.awrap_model_call(request, handler),
+        middleware.wrap_model_call(request, handler),
+        await middleware.awrap_model_call(request, ahandler),
     ):
         assert type(response) is type(wrap(given))
         inside = getattr(response, "model_response", response)
@@ -699,6 +705,21 @@ async def test_a_response_of_any_form_gets_the_decision_as_a_copy(wrap: Any) -> 
         if inside is not noted:
             assert (inside.result[1], inside.structured_response) == (asked, 7)
     assert answer.response_metadata == {"model_name": "m"}
+
+
+async def test_an_answer_of_another_model_is_none_of_the_decision(ask: Any) -> None:
+    third = StepChat(model_name="third")
+    agent = team(weak={"failures": 9}, inner=[ModelFallbackMiddleware(third)]).agent
+    (answer,) = answers(await ask(agent))
+    assert answer.text == "third says hi"
+    assert "routing" not in answer.response_metadata
+
+
+async def test_a_model_that_is_handed_on_may_be_given_fallbacks(ask: Any) -> None:
+    backup = StepChat(model_name="backup")
+    around = Around(lambda request: request.override(model=request.model.with_fallbacks([backup])))
+    state = await ask(team(script=[LOOK], weak={"failures": 9}, inner=[around]).agent)
+    assert {message.text.split()[0] for message in answers(state) if message.text} == {"backup"}
 
 
 async def test_a_retry_inside_is_one_decision_and_one_outside_decides_again(ask: Any) -> None:
