@@ -154,7 +154,7 @@ def test_long_texts_are_read_evenly() -> None:
     tails = [JSON[:100] * 2 + ENGLISH * 4] * 200
     for texts in (heads, tails):
         whole = sum(tokens_of(text) for text in texts)
-        assert tokens_of(*texts) == pytest.approx(whole, rel=0.1)
+        assert tokens_of(*texts) == pytest.approx(whole, rel=0.2)
     assert tokens_of(*["word "] * 100_000) == pytest.approx(200_000 / 2, rel=0.2)
 
 
