@@ -70,7 +70,9 @@ def thinks(child: Runnable[Any, Any]) -> bool:
     found = find_asked_model(child)
     if found is None:
         return False
-    setting = found.kwargs.get("thinking", getattr(found.model, "thinking", None))
+    # Asked of the class, for a pydantic model takes its time to say that it has no such attribute.
+    own = found.model.thinking if "thinking" in type(found.model).model_fields else None  # type: ignore[attr-defined]
+    setting = found.kwargs.get("thinking", own)
     return isinstance(setting, dict) and setting.get("type") != "disabled"
 
 
