@@ -1,6 +1,7 @@
 """An agent whose model is a RoutedChatModel: each question chooses the model, and its tool loop stays with that model.
 
-The fakes call the tool once and then answer. Routing is seen in the messages, and counted by a callback handler.
+Needs prefroute[langchain-agents]. The fakes call the tool once and then answer. Routing is seen in the messages, and
+counted by a callback handler.
 """
 
 from typing import Any

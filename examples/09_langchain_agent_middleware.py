@@ -1,4 +1,4 @@
-"""RouterMiddleware chooses the model of each step of an agent: one run uses both, one that is stuck goes strong."""
+"""RouterMiddleware (prefroute[langchain-agents]) chooses the model of each step: one run of an agent uses both."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -138,9 +138,13 @@ class CallStats(Shared):
 def _as_prices(prices: object) -> dict[str, Price | None]:
     if prices is None:
         return {}
-    if not isinstance(prices, Mapping) or not all(isinstance(one, Price | None) for one in prices.values()):
+    if not isinstance(prices, Mapping):
         msg = f"prices must be a mapping of names to Price(input=, output=) or None, got {type(prices).__name__}"
         raise ConfigurationError(msg)
+    for name, price in prices.items():
+        if not isinstance(price, Price | None):
+            msg = f"the price of {name!r} must be Price(input=, output=) or None, got {price!r}"
+            raise ConfigurationError(msg)
     return dict(prices)
 
 

@@ -79,20 +79,23 @@ def thinks(child: Runnable[Any, Any]) -> bool:
 def with_tools_where_able(
     children: Sequence[Runnable[Any, Any]], tools: Any, **kwargs: Any
 ) -> list[Runnable[Any, Any]]:
-    """The children with tools; one that cannot have them, and says so in its profile, stays as it is.
+    """The strong and the weak child with tools; one that cannot have them, and says so in its profile, stays as it is.
 
     Raises:
         NotImplementedError: No child can take tools, or one cannot whose profile does not say so.
     """
     able: list[Runnable[Any, Any]] = []
     unable = 0
-    for child in children:
+    for side, child in zip(("strong", "weak"), children, strict=True):
         try:
             able.append(with_tools(child, tools, **kwargs))
-        except NotImplementedError:
+        except NotImplementedError as error:
             unable += 1
             if TOOLS not in limits_of(child).lacks or unable == len(children):
-                raise
+                found = find_asked_model(child)
+                name = type(child if found is None else found.model).__name__
+                msg = f"the {side} model cannot take tools: {error or name}"
+                raise NotImplementedError(msg) from error
             able.append(child)
     return able
 

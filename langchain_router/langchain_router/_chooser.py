@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TextFunction: TypeAlias = Callable[[Sequence[BaseMessage]], str]
+TextFunction: TypeAlias = Callable[[list[BaseMessage]], str]
 """Finds what the router is asked in the messages of a call."""
 
 
