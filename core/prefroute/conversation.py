@@ -207,8 +207,8 @@ def _caller(turn: list[Message]) -> Route | None:
     if call is None:
         return None
     # A side that only watches has decided all the same; one that answered for the other has called the tool.
-    stood_in = (call.routing or {}).get(ANSWERED_BY) if (call.routing or {}).get(FALLBACK) else None
-    return _as_side(stood_in) or _recorded(call)
+    routing = call.routing or {}
+    return (answered_by(routing) if routing.get(FALLBACK) else None) or _recorded(call)
 
 
 def _stuck(turn: list[Message], limit: int) -> str | None:
@@ -234,6 +234,11 @@ def _recorded(message: Message, *, lasting: bool = False) -> Route | None:
 def _as_side(found: object) -> Route | None:
     # Compared one by one, for what is recorded may be anybody's, and not even hashable.
     return next((side for side in get_args(Route) if side == found), None)
+
+
+def answered_by(routing: Mapping[str, Any]) -> Route | None:
+    """The side that answered, by what was recorded; the record may be anybody's."""
+    return _as_side(routing.get(ANSWERED_BY) or routing.get("route"))
 
 
 def without_noise(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prefroute._limits import Failure
 from prefroute._outcome import Asked, conclude, policy_of
 from prefroute.errors import ConfigurationError, PrefrouteError
-from prefroute.inputs import as_route, as_threshold, finite_or_none, is_asynchronous
+from prefroute.inputs import as_hook, as_route, as_threshold, finite_or_none
 from prefroute.persistence import load_router
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
@@ -104,16 +104,13 @@ class Decider:
         if not isinstance(stats, RoutingStats):
             msg = f"stats must be a RoutingStats, got {type(stats).__name__}"
             raise ConfigurationError(msg)
-        if on_route is not None and (not callable(on_route) or is_asynchronous(on_route)):
-            msg = f"on_route must be a plain function of the decision, not a coroutine function; got {on_route!r}"
-            raise ConfigurationError(msg)
         made = cls(
             router=chosen,
             threshold=threshold,
             on_error=on_error,
             time_limit=time_limit,
             stats=stats,
-            on_route=on_route,
+            on_route=as_hook(on_route, "on_route", "the decision"),
             shadow=None if shadow is None else as_route(shadow, "shadow"),
         )
         policy_of(chosen, threshold, on_error, time_limit)
@@ -136,7 +133,7 @@ class Decider:
         """
         decision = self._without_router(ask)
         if decision is None:
-            decision = self.router.route(ask.text, **self._settings(self.threshold_of(ask)))
+            decision = self.router.route(ask.text, **self._settings(self._given(ask)))
         self._tell(decision)
         return decision
 
@@ -144,7 +141,7 @@ class Decider:
         """`decide` without blocking the event loop."""
         decision = self._without_router(ask)
         if decision is None:
-            decision = await self.router.aroute(ask.text, **self._settings(self.threshold_of(ask)))
+            decision = await self.router.aroute(ask.text, **self._settings(self._given(ask)))
         self._tell(decision)
         return decision
 
@@ -200,13 +197,17 @@ class Decider:
             ConfigurationError: Both it and a rate are given, or the rate cannot be used.
             DataError: The calibration is too small for that rate.
         """
+        return policy_of(self.router, self._given(ask), None, None).threshold
+
+    def _given(self, ask: Ask) -> float | None:
+        """The threshold of one call as it is given, for the router to check; None for the router's own."""
         given = _threshold_of(self.router, ask.threshold, ask.strong_rate)
-        return policy_of(self.router, self.threshold if given is None else given, None, None).threshold
+        return self.threshold if given is None else given
 
     def _without_router(self, ask: Ask) -> RoutingDecision | None:
         """The decision, counted, where the router need not or cannot be asked."""
         if ask.error is not None:
-            policy = policy_of(self.router, self.threshold_of(ask), self.on_error, self.time_limit)
+            policy = policy_of(self.router, self._given(ask), self.on_error, self.time_limit)
             return conclude(self.router, Failure(ask.error), policy, Asked(1, 0.0), self.stats)[0]
         if ask.settled is None:
             return None
@@ -229,7 +230,7 @@ class Decider:
         except Exception:  # a hook must not disturb the call that it looks at
             logger.warning("on_route failed", exc_info=True)
 
-    def _settings(self, threshold: float) -> dict[str, Any]:
+    def _settings(self, threshold: float | None) -> dict[str, Any]:
         return {
             "threshold": threshold,
             "on_error": self.on_error,

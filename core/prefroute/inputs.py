@@ -6,7 +6,7 @@ import inspect
 import math
 import reprlib
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from prefroute.errors import ConfigurationError, PromptTypeError, ThresholdError
 from prefroute.types import ModelPair, OnError, Route
@@ -111,8 +111,27 @@ def as_route(value: object, name: str = "route") -> Route:
     return cast("Route", value)
 
 
-def is_asynchronous(function: Callable[..., object]) -> bool:
-    """Whether calling this gives a coroutine, which a hook cannot wait for."""
+def as_hook(value: object, name: str, of: str) -> Callable[..., Any] | None:
+    """Check a function of the user's own, which is called where nothing can be waited for.
+
+    Args:
+        value: A plain function, or None.
+        name: What to call it in the message.
+        of: What it is a function of.
+
+    Returns:
+        It.
+
+    Raises:
+        ConfigurationError: It is anything else, a coroutine function among them.
+    """
+    if value is not None and (not callable(value) or _is_asynchronous(value)):
+        msg = f"{name} must be a plain function of {of}, not a coroutine function; got {value!r}"
+        raise ConfigurationError(msg)
+    return value
+
+
+def _is_asynchronous(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 

@@ -120,7 +120,7 @@ class CallMaker:
         self, value: Any, config: RunnableConfig, passed: Mapping[str, Any], options: Options
     ) -> tuple[Wanted, Ask]:
         prompt = Prompt(value)
-        depth = depth_of({**(config.get("metadata") or {}), **(self.metadata or {})})
+        depth = depth_of(config.get("metadata"))
         ask = self.chooser.ask(prompt, options, tools=passed.get("tools"), depth=depth)
         return Wanted(prompt, config, passed), ask
 
@@ -147,9 +147,10 @@ class CallMaker:
         config = wanted.config.copy()
         if FALLBACK in routing:
             config.pop("run_id", None)  # It is that of the run that failed.
-        metadata = {**(config.get("metadata") or {}), **(self.metadata or {})}
+        metadata = config.get("metadata") or {}
         around = next(records(metadata.get(ROUTING_KEY)), None)
-        config["metadata"] = {**metadata, **flat(routing), ROUTING_KEY: nested(routing, OUTER_KEY, around)}
+        noted = nested(routing, OUTER_KEY, around)
+        config["metadata"] = {**metadata, **(self.metadata or {}), **flat(routing), ROUTING_KEY: noted}
         # A config that is not complete is completed by the child from its surroundings.
         configurable = config["configurable"] if "configurable" in config else ensure_config().get("configurable")
         rest = without_own(configurable or {})

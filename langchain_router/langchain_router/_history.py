@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from langchain_router._messages import ROUTING_KEY, answered_by
+from langchain_router._messages import ROUTING_KEY
+from prefroute.conversation import answered_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

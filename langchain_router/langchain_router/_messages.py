@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
 from prefroute.conversation import ANSWERED_BY, Message
 from prefroute.errors import PromptTypeError
-from prefroute.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from prefroute.types import RoutingDecision
+    from prefroute.types import Route, RoutingDecision
 
 ROUTING_KEY = "routing"
 """Where the decision stands, in run metadata and in `response_metadata`."""
@@ -115,12 +114,6 @@ def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
 def flat(routing: Mapping[str, Any]) -> dict[str, Any]:
     """The main fields of a recorded decision under names of their own: tracers filter by plain keys."""
     return {f"router_{name}": routing[name] for name in ("route", "score", "threshold", "reason")}
-
-
-def answered_by(routing: Mapping[str, Any]) -> Route | None:
-    """The side that answered, by what was recorded; the record may be anybody's."""
-    found = routing.get(ANSWERED_BY) or routing.get("route")
-    return next((side for side in get_args(Route) if side == found), None)
 
 
 def nested(routing: Mapping[str, Any], key: str, other: object) -> dict[str, Any]:

@@ -19,6 +19,9 @@ CONFIGURABLE_PREFIX = "router_"
 """What makes a keyword's name a key under `configurable`."""
 
 
+CONFIGURABLE_KEYS = tuple(CONFIGURABLE_PREFIX + name for name in OWN_KWARGS)
+
+
 class Options(NamedTuple):
     """The settings that a call brings; None for what it does not.
 
@@ -70,8 +73,9 @@ def without_own(configurable: Mapping[str, Any]) -> dict[str, Any] | None:
 
     `init_chat_model(..., configurable_fields="any")` would take every key for a parameter of its model.
     """
-    own = [key for name in OWN_KWARGS if (key := CONFIGURABLE_PREFIX + name) in configurable]
-    return {key: value for key, value in configurable.items() if key not in own} if own else None
+    if not any(key in configurable for key in CONFIGURABLE_KEYS):
+        return None
+    return {key: value for key, value in configurable.items() if key not in CONFIGURABLE_KEYS}
 
 
 def specs() -> list[ConfigurableFieldSpec]:

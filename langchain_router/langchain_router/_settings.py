@@ -11,14 +11,11 @@ from langchain_core.runnables import Runnable
 from langchain_router._children import with_fields
 from langchain_router._named import named
 from prefroute.errors import ConfigurationError
-from prefroute.inputs import is_asynchronous
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import BaseModel
-
-    from langchain_router._chooser import TextFunction
 
 _PUSHED: dict[str, Any] = {
     "cache": None,
@@ -54,18 +51,6 @@ def known(model_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
             stacklevel=3,
         )
     return {name: value for name, value in settings.items() if name in fields}
-
-
-def as_text_function(value: object) -> TextFunction | None:
-    """Check what finds the text that is routed by.
-
-    Raises:
-        ConfigurationError: It is not a plain function.
-    """
-    if value is not None and (not callable(value) or is_asynchronous(value)):
-        msg = f"text_fn must be a plain function of the messages, not a coroutine function; got {value!r}"
-        raise ConfigurationError(msg)
-    return value
 
 
 def as_fallback(value: object, shadow: object) -> bool:

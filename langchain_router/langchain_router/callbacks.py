@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration
 
-from langchain_router._messages import ROUTING_KEY, answered_by, records
+from langchain_router._messages import ROUTING_KEY, records
 from prefroute._shared import Shared
+from prefroute.conversation import answered_by
 from prefroute.inputs import finite_or_none
 from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats, StatsSnapshot
 from prefroute.types import RoutingDecision

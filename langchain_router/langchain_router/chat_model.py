@@ -29,6 +29,7 @@ from langchain_router._options import split
 from langchain_router._pair import ChatModelPair
 from prefroute.conversation import Decide, TurnPolicy
 from prefroute.decider import Decider
+from prefroute.inputs import as_hook
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
 from prefroute.types import OnError, Route, RoutingDecision
@@ -143,7 +144,7 @@ class RoutedChatModel(ChatModelPair):
             "decide": decide,
             "lock_tool_loop": lock_tool_loop,
             "escalate_after": escalate_after,
-            "text_fn": _settings.as_text_function(text_fn),
+            "text_fn": as_hook(text_fn, "text_fn", "the messages"),
             "fallback_to_other": _settings.as_fallback(fallback_to_other, shadow),
             "shadow": shadow,
             "on_route": on_route,

@@ -14,11 +14,12 @@ from langchain_router import _settings
 from langchain_router._chooser import Chooser, TextFunction
 from langchain_router._fallback import TokenWatch, arun, other_side, run
 from langchain_router._messages import ROUTING_KEY, Prompt, annotated, flat, recorded
-from langchain_router._options import CONFIGURABLE_PREFIX, OWN_KWARGS, configured, options_of, split
+from langchain_router._options import CONFIGURABLE_KEYS, configured, options_of, split
 from langchain_router._view import view_of
 from prefroute.conversation import Decide, TurnPolicy
 from prefroute.decider import Ask, Decider
 from prefroute.errors import ConfigurationError, MissingExtraError
+from prefroute.inputs import as_hook
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -133,7 +134,7 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
             weak=_as_model("weak", weak),
             decider=decider,
             policy=TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after),
-            text_fn=_settings.as_text_function(text_fn),
+            text_fn=as_hook(text_fn, "text_fn", "the messages"),
         )
         self._fallback = _settings.as_fallback(fallback_to_other, shadow)
         self.stats = decider.stats
@@ -202,8 +203,7 @@ def _given(runtime: Any) -> dict[str, Any]:
     """What the context of a run brings for routing; it may be a dictionary or any object."""
     context = getattr(runtime, "context", None)
     if not isinstance(context, Mapping):
-        context = {name: getattr(context, CONFIGURABLE_PREFIX + name, None) for name in OWN_KWARGS}
-        return {name: value for name, value in context.items() if value is not None}
+        context = {key: getattr(context, key, None) for key in CONFIGURABLE_KEYS}
     return configured(context)
 
 
