@@ -20,7 +20,7 @@ from prefroute.types import Route
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from prefroute.types import Reason
+    from prefroute.types import Reason, RoutingDecision
 
 Decide: TypeAlias = Literal["per_turn", "per_step", "per_conversation"]
 """How often a side is chosen: for each thing that the person says, for each call, or once a conversation."""
@@ -101,10 +101,12 @@ class Question:
     Attributes:
         text: What the router is asked.
         settled: The side, where the conversation itself says it.
+        goes_on: Whether this is a later step of the turn: an answer or a tool's result came after what the person said.
     """
 
     text: str
     settled: Settled | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +160,14 @@ class TurnPolicy:
         text = asked if asked is not None else turn[0].text if turn else ""
         if self.decide == "per_step" and asked is not None and turn and turn[0].role == "tool":
             text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
+        goes_on = any(message.role in _STEPS for message in turn)
         if locked and caller is not None:
-            return Question(text, Settled(caller, "tool_loop"))
+            return Question(text, Settled(caller, "tool_loop"), goes_on)
         settled = self._settled(turn, messages, caller)
         if settled is None and asked is None and self.decide != "per_step":
             # Its beginning is gone, trimmed or summed up in a long run: the turn goes on as it began.
             settled = _kept(turn)
-        return Question(text, settled)
+        return Question(text, settled, goes_on)
 
     def _settled(self, turn: list[Message], older: Iterator[Message], caller: Route | None) -> Settled | None:
         if self.escalate_after is not None and (why := _stuck(turn, self.escalate_after)):
@@ -172,6 +175,9 @@ class TurnPolicy:
         if self.lock_tool_loop and caller is not None:
             return Settled(caller, "tool_loop")
         return _kept(chain(turn, older)) if self.decide == "per_conversation" else None
+
+
+_STEPS = ("ai", "tool")
 
 
 def _turn(messages: Iterator[Message]) -> tuple[list[Message], str | None]:
@@ -234,6 +240,11 @@ def _recorded(message: Message, *, lasting: bool = False) -> Route | None:
 def _as_side(found: object) -> Route | None:
     # Compared one by one, for what is recorded may be anybody's, and not even hashable.
     return next((side for side in get_args(Route) if side == found), None)
+
+
+def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
+    """A decision as it is recorded, with the side that answers where that is not the one decided on."""
+    return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY: side})
 
 
 def answered_by(routing: Mapping[str, Any]) -> Route | None:

@@ -1,4 +1,4 @@
-"""What routed calls used and cost, a side; and the strong-call rate by groups of calls.
+"""What routed calls used and cost, a side and a model; and the strong-call rate by groups of calls.
 
 A decision is made once; the calls that follow from it may be none, one, or several (a retry, the other side's answer
 after a failure, one that answers whatever is decided). So calls are counted here, decisions in `prefroute.stats`.
@@ -15,7 +15,7 @@ from prefroute.costs import Price
 from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from prefroute.types import Route
 
@@ -56,10 +56,14 @@ class SideUsage(TypedDict):
 
 
 class UsageSnapshot(TypedDict):
-    """What `CallStats.snapshot` returns: one consistent moment, JSON-safe."""
+    """What `CallStats.snapshot` returns: one consistent moment, JSON-safe.
+
+    `by_model` has the figures once more by the name of the model, for the calls in which one was named.
+    """
 
     strong: SideUsage
     weak: SideUsage
+    by_model: dict[str, SideUsage]
 
 
 class GroupRate(TypedDict):
@@ -70,7 +74,7 @@ class GroupRate(TypedDict):
 
 
 class CallStats(Shared):
-    """Counts calls, tokens and costs, a side; any number of threads and tasks may share one.
+    """Counts calls, tokens and costs, a side and a model; any number of threads and tasks may share one.
 
     Args:
         prices: Of models by name; None if they are of no interest.
@@ -91,7 +95,8 @@ class CallStats(Shared):
 
         Args:
             side: The side that answered.
-            models: Names that its model goes by; the first that has a price counts.
+            models: Names that its model goes by, the first of which it is counted under; the first that has a price
+                counts for the cost.
             tokens: What it used, where known.
             cost: US dollars, where known otherwise than by tokens and prices.
         """
@@ -100,32 +105,41 @@ class CallStats(Shared):
         if cost is None and tokens is not None:
             cost = self._cost(models, tokens)
         with self._lock:
-            counts = self._sides[side]
-            counts["calls"] += 1
-            if tokens is not None:
-                counts["input_tokens"] += tokens.input
-                counts["output_tokens"] += tokens.output
-            if cost is None:
-                counts["unpriced"] += 1
-            else:
-                counts["cost"] = (counts["cost"] or 0.0) + cost
+            for counts in self._counted(side, models):
+                counts["calls"] += 1
+                if tokens is not None:
+                    counts["input_tokens"] += tokens.input
+                    counts["output_tokens"] += tokens.output
+                if cost is None:
+                    counts["unpriced"] += 1
+                else:
+                    counts["cost"] = (counts["cost"] or 0.0) + cost
 
-    def record_failed(self, side: Route) -> None:
-        """Count a call that failed."""
+    def record_failed(self, side: Route, models: Sequence[str] = ()) -> None:
+        """Count a call that failed, under the first of the names that its model goes by."""
         with self._lock:
-            self._sides[side]["calls"] += 1
-            self._sides[side]["failed"] += 1
+            for counts in self._counted(side, models):
+                counts["calls"] += 1
+                counts["failed"] += 1
+
+    def _counted(self, side: Route, models: Sequence[str]) -> Iterator[SideUsage]:
+        yield self._sides[side]
+        if models:
+            known = models[0] in self._models or len(self._models) < GROUPS
+            yield self._models[models[0] if known else REST]
 
     def snapshot(self) -> UsageSnapshot:
         """All figures at one moment."""
         with self._lock:
             strong, weak = (self._sides[side].copy() for side in ("strong", "weak"))
-        return {"strong": strong, "weak": weak}
+            models = {name: counts.copy() for name, counts in self._models.items()}
+        return {"strong": strong, "weak": weak, "by_model": models}
 
     def reset(self) -> None:
         """Forget every call."""
         with self._lock:
             self._sides: dict[str, SideUsage] = {side: _nothing() for side in ("strong", "weak")}
+            self._models: defaultdict[str, SideUsage] = defaultdict(_nothing)
 
     def _cost(self, models: Sequence[str], tokens: Tokens) -> float | None:
         price = next((price for name in models if (price := self._prices.get(name)) is not None), None)

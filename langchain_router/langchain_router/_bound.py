@@ -15,7 +15,7 @@ from typing_extensions import override
 from langchain_router._children import Routes, bind_first, with_structure, with_tools
 from langchain_router._dispatch import Dispatch
 from langchain_router._fallback import without_repeated
-from langchain_router._options import OWN_KWARGS, split
+from prefroute.options import OWN_KWARGS, split
 
 
 class RoutedBinding(RunnableBinding[LanguageModelInput, AIMessage]):

@@ -10,10 +10,12 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import ensure_config, merge_configs
 
 from langchain_router._children import routes
-from langchain_router._fallback import TokenWatch, other_side
-from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, flat, nested, recorded, records
-from langchain_router._options import configured, options_of, specs, split, without_own
-from prefroute.conversation import FALLBACK
+from langchain_router._fallback import TokenWatch
+from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, flat, nested, records
+from langchain_router._options import configured, specs, without_own
+from prefroute.conversation import FALLBACK, recorded
+from prefroute.fallback import other_side
+from prefroute.options import options_of, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables.utils import ConfigurableFieldSpec
 
     from langchain_router._chooser import Chooser
-    from langchain_router._options import Options
     from prefroute.decider import Ask
+    from prefroute.options import Options
     from prefroute.types import Route, RoutingDecision
 
 

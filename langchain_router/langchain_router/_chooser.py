@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from langchain_router._messages import Prompt
-    from langchain_router._options import Options
     from prefroute.decider import Decider
+    from prefroute.options import Options
     from prefroute.types import Route, RoutingDecision
 
 logger = logging.getLogger(__name__)

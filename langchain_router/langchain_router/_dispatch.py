@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from langchain_core.runnables.config import ensure_config, get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from langchain_router._fallback import arun, run
+from langchain_router._fallback import interrupts
 from langchain_router._messages import annotated
+from prefroute.fallback import arun, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -74,11 +75,11 @@ class Dispatch:
 
     def run(self, call: Call, function: Callable[[Call], T]) -> T:
         """Carry a call out; where that fails and may be mended, by the other side."""
-        return run(call, function, self.maker.second)
+        return run(call, function, self.maker.second, is_signal=interrupts)
 
     async def arun(self, call: Call, function: Callable[[Call], Awaitable[T]]) -> T:
         """`run` without blocking the event loop."""
-        return await arun(call, function, self.maker.second)
+        return await arun(call, function, self.maker.second, is_signal=interrupts)
 
     def invoke(self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> Any:
         """Answer one input."""

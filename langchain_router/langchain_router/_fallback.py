@@ -1,22 +1,17 @@
-"""The other side's chance where the chosen one failed: once, and only while nobody has seen a part of the answer."""
+"""When LangChain's own ways allow the other side's chance where the chosen one failed."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from langchain_router._messages import ROUTING_KEY, recorded
+from langchain_router._messages import ROUTING_KEY
 from prefroute.conversation import FALLBACK
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-
-    from prefroute.types import Route, RoutingDecision
-
-C = TypeVar("C")
-R = TypeVar("R")
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 
 class TokenWatch(BaseCallbackHandler):
@@ -49,57 +44,6 @@ def interrupts(error: Exception) -> bool:
     """Whether this is no failure but how LangGraph interrupts a graph."""
     # By name, for the package need not be there.
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
-
-
-def other_side(decision: RoutingDecision, failed: Route, error: Exception) -> tuple[Route, dict[str, Any]]:
-    """The side that answers after one failed, and how that is recorded."""
-    side: Route = "weak" if failed == "strong" else "strong"
-    # The name alone: what a provider's error says may quote the prompt, or a key.
-    return side, recorded(decision, side) | {FALLBACK: {"from": failed, "error": type(error).__name__}}
-
-
-def run(call: C, function: Callable[[C], R], second: Callable[[C, Exception], C | None]) -> R:
-    """Carry a call out; where that fails and may be mended, the second one.
-
-    Args:
-        call: The call.
-        function: Carries out what it is given.
-        second: The call to make after an error, None where there is none.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        Exception: The error of the first call: the side that was chosen is the one to tell of.
-    """
-    try:
-        return function(call)
-    except Exception as error:
-        other = None if interrupts(error) else second(call, error)
-        if other is None:
-            raise
-        try:
-            return function(other)
-        except Exception as again:
-            if interrupts(again):
-                raise
-            raise error  # noqa: B904 - the second is shown as its context
-
-
-async def arun(call: C, function: Callable[[C], Awaitable[R]], second: Callable[[C, Exception], C | None]) -> R:
-    """`run` without blocking the event loop."""
-    try:
-        return await function(call)
-    except Exception as error:
-        other = None if interrupts(error) else second(call, error)
-        if other is None:
-            raise
-        try:
-            return await function(other)
-        except Exception as again:
-            if interrupts(again):
-                raise
-            raise error  # noqa: B904 - as in `run`
 
 
 async def without_repeated(events: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 
-from prefroute.conversation import ANSWERED_BY, Message
+from prefroute.conversation import Message
 from prefroute.errors import PromptTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from prefroute.types import Route, RoutingDecision
 
 ROUTING_KEY = "routing"
 """Where the decision stands, in run metadata and in `response_metadata`."""
@@ -104,11 +102,6 @@ def records(routing: object) -> Iterator[dict[str, Any]]:
     while isinstance(routing, dict) and isinstance(routing.get("id"), str) and "route" in routing:
         yield routing
         routing = routing.get(OUTER_KEY)
-
-
-def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:
-    """A decision as it is recorded, with the side that answers where that is not the one decided on."""
-    return decision.as_dict() | ({} if side == decision.route else {ANSWERED_BY: side})
 
 
 def flat(routing: Mapping[str, Any]) -> dict[str, Any]:

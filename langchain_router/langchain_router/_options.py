@@ -1,19 +1,16 @@
-"""What one call may bring for routing: as keywords, or under `configurable` in its config."""
+"""What a call brings for routing under `configurable` in its config."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from prefroute.inputs import as_route
+from prefroute.options import OWN_KWARGS
 from prefroute.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-OWN_KWARGS = ("threshold", "strong_rate", "route")
-"""Keywords of a call that are for routing; the models never see them."""
 
 CONFIGURABLE_PREFIX = "router_"
 """What makes a keyword's name a key under `configurable`."""
@@ -22,50 +19,10 @@ CONFIGURABLE_PREFIX = "router_"
 CONFIGURABLE_KEYS = tuple(CONFIGURABLE_PREFIX + name for name in OWN_KWARGS)
 
 
-class Options(NamedTuple):
-    """The settings that a call brings; None for what it does not.
-
-    Attributes:
-        threshold: In place of the routed model's.
-        strong_rate: In place of a threshold.
-        route: The side, whatever the router would say.
-    """
-
-    threshold: float | None = None
-    strong_rate: float | None = None
-    route: Route | None = None
-
-
-def split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keywords that are for routing, and those that are for the models."""
-    passed = dict(kwargs)
-    own = {name: passed.pop(name) for name in OWN_KWARGS if name in passed}
-    return own, passed
-
-
 def configured(configurable: Mapping[str, Any] | None) -> dict[str, Any]:
     """What is configured for routing, by the names of the keywords."""
     found = {name: (configurable or {}).get(CONFIGURABLE_PREFIX + name) for name in OWN_KWARGS}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def options_of(*levels: Mapping[str, Any]) -> Options:
-    """The settings of one call.
-
-    Args:
-        *levels: Settings by the names of the keywords; the first level that has one counts. A threshold overrides a
-            rate of a later level, and the other way round: both mean the threshold.
-
-    Raises:
-        ConfigurationError: `route` names no side.
-    """
-
-    def first(*names: str) -> Mapping[str, Any]:
-        # `is not None`: a threshold of 0.0 is legal and means all strong.
-        return next((level for level in levels if any(level.get(name) is not None for name in names)), {})
-
-    bar, route = first("threshold", "strong_rate"), first("route").get("route")
-    return Options(bar.get("threshold"), bar.get("strong_rate"), None if route is None else as_route(route))
 
 
 def without_own(configurable: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -53,21 +53,6 @@ def known(model_class: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
     return {name: value for name, value in settings.items() if name in fields}
 
 
-def as_fallback(value: object, shadow: object) -> bool:
-    """Check whether the other side may answer for one that fails.
-
-    Raises:
-        ConfigurationError: It is neither True nor False, or it is True where one side answers everything.
-    """
-    if not isinstance(value, bool):
-        msg = f"fallback_to_other must be True or False, got {value!r}"
-        raise ConfigurationError(msg)
-    if value and shadow is not None:
-        msg = f"fallback_to_other and shadow={shadow!r} contradict each other: a shadow answers every call"
-        raise ConfigurationError(msg)
-    return value
-
-
 def as_child(name: str, child: object, settings: Mapping[str, Any]) -> Runnable[Any, Any]:
     """A child with the settings that only it can carry out.
 

@@ -139,13 +139,13 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         except Exception:
             logger.debug("the result of a model could not be read", exc_info=True)
             models, tokens, cost = [], None, None
-        self._calls.record(run.side, [*models, *([run.model] if run.model else [])], tokens, cost=cost)
+        self._calls.record(run.side, [*models, *_named(run.model)], tokens, cost=cost)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:  # noqa: ARG002 - the signature
         """Count a call that failed."""
         run = self._ended(run_id)
         if run is not None and run.side is not None:
-            self._calls.record_failed(run.side)
+            self._calls.record_failed(run.side, _named(run.model))
 
     def on_chain_end(self, *_: Any, run_id: UUID, **__: Any) -> None:
         """Forget the run."""
@@ -198,6 +198,10 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
 
 _DEEPEST = 100
 """How far up names are collected; ids that name each other as parents must not hold up anybody."""
+
+
+def _named(model: str | None) -> list[str]:
+    return [model] if model else []
 
 
 def _class_name(serialized: Any) -> str | None:

@@ -25,11 +25,12 @@ from langchain_router._chooser import Chooser, TextFunction
 from langchain_router._dispatch import Dispatch
 from langchain_router._fallback import without_repeated
 from langchain_router._generation import Generated, agenerate_one, generate_one, joined
-from langchain_router._options import split
 from langchain_router._pair import ChatModelPair
 from prefroute.conversation import Decide, TurnPolicy
 from prefroute.decider import Decider
+from prefroute.fallback import as_fallback
 from prefroute.inputs import as_hook
+from prefroute.options import split
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
 from prefroute.types import OnError, Route, RoutingDecision
@@ -145,7 +146,7 @@ class RoutedChatModel(ChatModelPair):
             "lock_tool_loop": lock_tool_loop,
             "escalate_after": escalate_after,
             "text_fn": as_hook(text_fn, "text_fn", "the messages"),
-            "fallback_to_other": _settings.as_fallback(fallback_to_other, shadow),
+            "fallback_to_other": as_fallback(fallback_to_other, shadow),
             "shadow": shadow,
             "on_route": on_route,
             "stats": decider.stats,

@@ -12,14 +12,16 @@ from langchain_core.runnables.config import ensure_config
 
 from langchain_router import _settings
 from langchain_router._chooser import Chooser, TextFunction
-from langchain_router._fallback import TokenWatch, arun, other_side, run
-from langchain_router._messages import ROUTING_KEY, Prompt, annotated, flat, recorded
-from langchain_router._options import CONFIGURABLE_KEYS, configured, options_of, split
+from langchain_router._fallback import TokenWatch, interrupts
+from langchain_router._messages import ROUTING_KEY, Prompt, annotated, flat
+from langchain_router._options import CONFIGURABLE_KEYS, configured
 from langchain_router._view import view_of
-from prefroute.conversation import Decide, TurnPolicy
+from prefroute.conversation import Decide, TurnPolicy, recorded
 from prefroute.decider import Ask, Decider
 from prefroute.errors import ConfigurationError, MissingExtraError
+from prefroute.fallback import arun, as_fallback, other_side, run
 from prefroute.inputs import as_hook
+from prefroute.options import options_of, split
 
 try:
     from langchain.agents.middleware import AgentMiddleware
@@ -136,20 +138,20 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
             policy=TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after),
             text_fn=as_hook(text_fn, "text_fn", "the messages"),
         )
-        self._fallback = _settings.as_fallback(fallback_to_other, shadow)
+        self._fallback = as_fallback(fallback_to_other, shadow)
         self.stats = decider.stats
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Let the chosen model make the call."""
         step = self._step(request, self._decider.decide(self._ask(request)))
-        return run(step, lambda one: _carry_out(one, handler), self._second)
+        return run(step, lambda one: _carry_out(one, handler), self._second, is_signal=interrupts)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """`wrap_model_call` without blocking the event loop."""
         step = self._step(request, await self._decider.adecide(self._ask(request)))
-        return await arun(step, lambda one: _acarry_out(one, handler), self._second)
+        return await arun(step, lambda one: _acarry_out(one, handler), self._second, is_signal=interrupts)
 
     @property
     def _decider(self) -> Decider:

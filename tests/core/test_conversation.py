@@ -58,7 +58,7 @@ def test_the_last_thing_a_person_said_is_asked(decide: Any) -> None:
     older = [Message(role="other", text="system"), human("first"), ai(text="answer")]
     assert asked(*older, human("second"), decide=decide) == Question("second")
     assert asked(human("only"), decide=decide) == Question("only")
-    assert asked(human("second"), ai(text="begun"), decide=decide) == Question("second")
+    assert asked(human("second"), ai(text="begun"), decide=decide) == Question("second", goes_on=True)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_last_thing_a_person_said_is_asked(decide: Any) -> None:
 )
 def test_a_tool_result_is_read_per_step_alone(decide: Any, text: str) -> None:
     turn = [human("older"), human("question"), ai(calls=(READ,)), tool("old"), ai(calls=(READ, "b")), tool("new")]
-    assert asked(*turn, decide=decide) == Question(text)
+    assert asked(*turn, decide=decide) == Question(text, goes_on=True)
     assert asked(*turn[:-1], decide=decide).text == "question", "the result is not there yet"
     assert asked(*turn, human("go on"), decide=decide).text == "go on", "the result is of the turn before"
 
@@ -252,7 +252,7 @@ def test_a_tool_loop_is_locked_only_for_results_and_only_in_its_turn() -> None:
 def test_who_stood_in_for_the_other_has_called_the_tool(routing: dict[str, Any], side: Any, by: str) -> None:
     turn = [human("q"), Message(role="ai", calls=(READ,), routing=routing), tool("t")]
     question = TurnPolicy(lock_tool_loop=by == "rule").question(reversed(turn), locked=by == "need")
-    assert question == Question("q", Settled(side, "tool_loop"))
+    assert question == Question("q", Settled(side, "tool_loop"), goes_on=True)
 
 
 def test_a_result_that_only_the_caller_can_answer_goes_there_before_all_else() -> None:

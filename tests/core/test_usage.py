@@ -15,14 +15,14 @@ import pytest
 
 from prefroute._shared import Shared
 from prefroute.costs import Price, Prices
-from prefroute.usage import REST, CallStats, GroupedRates, Tokens
+from prefroute.usage import GROUPS, REST, CallStats, GroupedRates, Tokens
 
 PRICES = {"big": Price(input=10.0, cached_input=1.0, output=30.0), "free": Price(input=0.0, output=0.0)}
 NOTHING = {"calls": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0, "cost": None, "unpriced": 0}
 
 
 def test_before_the_first_call() -> None:
-    assert CallStats().snapshot() == {"strong": NOTHING, "weak": NOTHING}
+    assert CallStats().snapshot() == {"strong": NOTHING, "weak": NOTHING, "by_model": {}}
     assert GroupedRates().snapshot() == {}
 
 
@@ -44,9 +44,31 @@ def test_calls_tokens_and_costs_add_up_by_side() -> None:
     assert snapshot["weak"] == {**NOTHING, "calls": 2, "failed": 1, "input_tokens": 7, "output_tokens": 8, "cost": 0.0}
     assert json.loads(json.dumps(snapshot, allow_nan=False)) == snapshot
     stats.reset()
-    assert stats.snapshot() == {"strong": NOTHING, "weak": NOTHING}
+    assert stats.snapshot() == {"strong": NOTHING, "weak": NOTHING, "by_model": {}}
     stats.record("strong", ["big"], Tokens(1000, 100))  # prices are kept
     assert stats.snapshot()["strong"]["cost"] == pytest.approx(0.013)
+
+
+def test_calls_add_up_by_model_too() -> None:
+    stats = CallStats(PRICES)
+    stats.record("strong", ["big-2026-01-01", "big"], Tokens(1000, 100))
+    stats.record("weak", ["free"], Tokens(7, 8))
+    stats.record("weak", ["free"])
+    stats.record("weak", [], Tokens(1, 1))
+    stats.record_failed("strong", ["free"])
+    assert stats.snapshot()["by_model"] == {
+        "big-2026-01-01": {**NOTHING, "calls": 1, "input_tokens": 1000, "output_tokens": 100, "cost": 0.013},
+        "free": {"calls": 3, "failed": 1, "input_tokens": 7, "output_tokens": 8, "cost": 0.0, "unpriced": 1},
+    }
+    assert stats.snapshot()["weak"]["calls"] == 3
+
+
+def test_models_beyond_count_go_under_one_name() -> None:
+    stats = CallStats()
+    for number in range(GROUPS + 5):
+        stats.record_failed("weak", [f"model {number}"])
+    by_model = stats.snapshot()["by_model"]
+    assert (len(by_model), by_model[REST]["calls"]) == (GROUPS + 1, 5)
 
 
 @pytest.mark.parametrize(
