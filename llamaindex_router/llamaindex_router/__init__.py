@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from llamaindex_router.callbacks import StrongCallRateEventHandler, StrongCallRateHandler
 from llamaindex_router.events import RoutingDecisionEvent
 from llamaindex_router.llm import RoutedLLM
+from llamaindex_router.options import routing_options
 from llamaindex_router.selector import RouterSelector
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "RoutingDecisionEvent",
     "StrongCallRateEventHandler",
     "StrongCallRateHandler",
+    "routing_options",
 ]

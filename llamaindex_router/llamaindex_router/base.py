@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Sequence
+from inspect import isfunction, signature
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from llama_index.core.bridge.pydantic import Field, field_serializer
-from llama_index.core.llms import LLM  # noqa: TC002 - pydantic reads it from the fields' annotations
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
-from llamaindex_router.deciding import adecide, decide, decide_unasked
+from llamaindex_router.choosing import Chooser, Memory
 from llamaindex_router.delegation import Delegation
+from llamaindex_router.events import Attempt, announce
 from llamaindex_router.lending import lend
-from llamaindex_router.metadata import calls_tools, described, merged_metadata, model_name, with_system_role
-from prefroute import ConfigurationError, OnError, PersistenceError, Router, RoutingDecision, RoutingStats
+from llamaindex_router.metadata import described
+from llamaindex_router.options import with_surrounding
+from prefroute import OnError, PersistenceError, Route, Router, RoutingDecision, RoutingStats
+from prefroute.conversation import Decide, TurnPolicy, recorded
 from prefroute.decider import Decider
+from prefroute.fallback import other_side
+from prefroute.options import OWN_KWARGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import Self
 
-    from llama_index.core.llms import ChatMessage, LLMMetadata
-
-    from prefroute import Route
+    from llamaindex_router.choosing import Choice, Sides
+    from llamaindex_router.text import Asked
+    from prefroute.options import Options
 
 DECISION_KEY = "_routing_decision"
 """Where `_prepare_chat_with_tools` leaves its decision for the chat call that follows."""
+
+TextFunction: TypeAlias = Callable[[Sequence[ChatMessage]], str]
+"""Finds what the router is asked in the messages of a call."""
+
+
+class Prepared(NamedTuple):
+    """A decision that was made when the arguments of a call were, and that of a routed LLM inside the chosen one."""
+
+    decision: RoutingDecision
+    inner: Any = None
 
 
 class RoutedBase(FunctionCallingLLM):
@@ -36,9 +54,25 @@ class RoutedBase(FunctionCallingLLM):
     threshold: float | None
     on_router_error: OnError | None
     router_time_limit: float | None
+    decide: Decide
+    lock_tool_loop: bool
+    escalate_after: int | None
+    text_fn: TextFunction | None = Field(exclude=True)
+    fallback_to_other: bool
+    shadow: Route | None
+    on_route: Callable[[RoutingDecision], object] | None = Field(exclude=True)
     stats: RoutingStats = Field(exclude=True)
     # The framework's own field in later releases; repeated here so that it works in all.
     rate_limiter: Any | None = Field(default=None, exclude=True)
+
+    _memory: Memory = PrivateAttr(default_factory=Memory)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Work out the signatures of methods once: the framework's spans ask for them at every call."""
+        for method in vars(cls).values():
+            if isfunction(method):
+                method.__signature__ = signature(method)  # type: ignore[attr-defined] # functions may have one
+        super().__init_subclass__(**kwargs)
 
     @classmethod
     def class_name(cls) -> str:
@@ -48,64 +82,99 @@ class RoutedBase(FunctionCallingLLM):
     @property
     def metadata(self) -> LLMMetadata:
         """What both LLMs have in common, so that a call prepared by it fits either."""
-        return merged_metadata(self.strong, self.weak)
+        return self._sides.merged
 
     # Choosing
 
-    def _choose(self, text: str, call_kwargs: dict[str, Any], *, tools: bool = False) -> Delegation:
-        """Decide who takes a call, and wait until it may be made.
+    def _choose(
+        self, asked: Asked, kwargs: dict[str, Any], *, tools: bool = False, repeatable: bool = True
+    ) -> Delegation:
+        """Decide who takes a call.
 
         Args:
-            text: What the router is asked.
-            call_kwargs: The call's own keyword arguments; those meant for routing are taken out.
+            asked: What it is about.
+            kwargs: The call's own keyword arguments; those meant for routing are taken out.
             tools: Whether only an LLM that calls tools will do.
+            repeatable: Whether the other side may make the same call where the chosen one failed.
         """
-        decision = self._decide(text, call_kwargs, tools=tools)
-        if self.rate_limiter is not None:
-            self.rate_limiter.acquire()
-        return self._delegation(decision)
+        prepared, options = _taken_out(kwargs)
+        decider, chooser = self._decider, self._chooser
+        if prepared is not None:
+            return self._delegation(prepared.decision, decider, chooser)
+        choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
+        started = perf_counter()
+        made = chooser.memory.turns.decide(decider, choice.ask, choice.turn)
+        if made.is_new:
+            announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
+        return self._delegation(made.decision, decider, chooser, choice if repeatable else None)
 
-    async def _achoose(self, text: str, call_kwargs: dict[str, Any], *, tools: bool = False) -> Delegation:
+    async def _achoose(
+        self, asked: Asked, kwargs: dict[str, Any], *, tools: bool = False, repeatable: bool = True
+    ) -> Delegation:
         """`_choose` without blocking the event loop."""
-        threshold, decision = self._given(call_kwargs, tools=tools)
-        if decision is None:
-            decision = await adecide(self._decider, text, self._name_of, threshold)
-        if self.rate_limiter is not None:
-            await self.rate_limiter.async_acquire()
-        return self._delegation(decision)
+        prepared, options = _taken_out(kwargs)
+        decider, chooser = self._decider, self._chooser
+        if prepared is not None:
+            return self._delegation(prepared.decision, decider, chooser)
+        choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
+        started = perf_counter()
+        made = await chooser.memory.turns.adecide(decider, choice.ask, choice.turn)
+        if made.is_new:
+            announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
+        return self._delegation(made.decision, decider, chooser, choice if repeatable else None)
 
-    def _decide(self, text: str, call_kwargs: dict[str, Any], *, tools: bool) -> RoutingDecision:
-        threshold, decision = self._given(call_kwargs, tools=tools)
-        return decide(self._decider, text, self._name_of, threshold) if decision is None else decision
+    def _delegation(
+        self, decision: RoutingDecision, decider: Decider, chooser: Chooser, choice: Choice | None = None
+    ) -> Delegation:
+        """The call for the side that answers after a decision.
 
-    def _given(self, call_kwargs: dict[str, Any], *, tools: bool) -> tuple[float | None, RoutingDecision | None]:
-        """The threshold of this call, and its decision where that needs no router."""
-        threshold = call_kwargs.pop("threshold", None)
-        decision: RoutingDecision | None = call_kwargs.pop(DECISION_KEY, None)
-        if decision is None and tools:
-            able = self._sides_with_tools()
-            if len(able) == 1:
-                decision = decide_unasked(self._decider, able[0], self._name_of, threshold)
-        return threshold, decision
+        Args:
+            decision: The decision.
+            decider: Who made it.
+            chooser: How it was chosen.
+            choice: What was asked; None where the other side may not make the same call.
+        """
+        side = decider.answers(decision)
 
-    def _sides_with_tools(self) -> list[Route]:
-        able: list[Route] = [route for route in ("strong", "weak") if calls_tools(self._side(route))]
-        if not able:
-            names = f"{model_name(self.strong)} nor {model_name(self.weak)}"
-            msg = (
-                f"neither {names} calls tools (metadata.is_function_calling_model); use predict_and_call or ReActAgent"
-            )
-            raise ConfigurationError(msg)
-        return able
+        def instead(error: Exception) -> Delegation | None:
+            other, routing = other_side(decision, side, error)
+            if choice is None or not choice.may_go_to(other):
+                return None
+            return self._toward(other, decision, routing, chooser)
 
-    def _delegation(self, decision: RoutingDecision) -> Delegation:
-        llm = self._side(decision.route)
-        return Delegation(llm, decision, lend(self.callback_manager, llm))
+        mendable = choice is not None and self.fallback_to_other and decision.reason != "forced"
+        return self._toward(side, decision, recorded(decision, side), chooser, instead if mendable else None)
 
-    def _readable(self, messages: Sequence[ChatMessage], chosen: Delegation) -> Sequence[ChatMessage]:
-        """The messages as the chosen LLM wants its system prompt."""
-        other = self.weak if chosen.llm is self.strong else self.strong
-        return with_system_role(messages, chosen.llm, other)
+    def _toward(
+        self,
+        side: Route,
+        decision: RoutingDecision,
+        routing: dict[str, Any],
+        chooser: Chooser,
+        instead: Callable[[Exception], Delegation | None] | None = None,
+    ) -> Delegation:
+        llm = self._side(side)
+        return Delegation(
+            llm=llm,
+            decision=decision,
+            attempt=Attempt(side, routing, lend(self.callback_manager, llm)),
+            fit=chooser.sides.fitting(side),
+            rate_limiter=self.rate_limiter,
+            instead=instead,
+            answers=chooser.memory.answers if chooser.remembers else None,
+        )
+
+    @property
+    def _sides(self) -> Sides:
+        return self._memory.sides_of(self.strong, self.weak)
+
+    @property
+    def _chooser(self) -> Chooser:
+        memory = self._memory
+        policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
+        return Chooser(
+            sides=memory.sides_of(self.strong, self.weak), policy=policy, memory=memory, text_fn=self.text_fn
+        )
 
     @property
     def _decider(self) -> Decider:
@@ -116,20 +185,19 @@ class RoutedBase(FunctionCallingLLM):
             on_error=self.on_router_error,
             time_limit=self.router_time_limit,
             stats=self.stats,
+            on_route=self.on_route,
+            shadow=self.shadow,
         )
 
     def _side(self, route: Route) -> LLM:
         return self.strong if route == "strong" else self.weak
 
-    def _name_of(self, route: Route) -> str:
-        return model_name(self._side(route))
-
     # Showing and storing
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Names only: an LLM's own repr may hold its API key."""
-        yield "strong", model_name(self.strong)
-        yield "weak", model_name(self.weak)
+        yield "strong", self._sides.known("strong").name
+        yield "weak", self._sides.known("weak").name
         yield "router", type(self.router).__name__
         yield "threshold", self.router.threshold if self.threshold is None else self.threshold
 
@@ -162,3 +230,11 @@ class RoutedBase(FunctionCallingLLM):
         """Refuse pickling; the framework's own way would silently drop a router that cannot be pickled."""
         msg = "a RoutedLLM cannot be pickled; save its router with router.save_pretrained() and construct it anew"
         raise PersistenceError(msg)
+
+
+def _taken_out(kwargs: dict[str, Any]) -> tuple[Prepared | None, Options]:
+    """What a call's keyword arguments say to the routed LLM; they are left to the chosen one without it."""
+    prepared: Prepared | None = kwargs.pop(DECISION_KEY, None)
+    if prepared is not None and prepared.inner is not None:
+        kwargs[DECISION_KEY] = prepared.inner
+    return prepared, with_surrounding({name: kwargs.pop(name) for name in OWN_KWARGS if name in kwargs})

@@ -1,104 +1,234 @@
-"""One call handed to the chosen LLM: in its context, and with the decision on what comes back."""
+"""One call handed to the chosen LLM: in its context, with the decision on what comes back, and a second chance."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_index.core.llms import ChatResponse, CompletionResponse
 
-from llamaindex_router.events import ROUTING_KEY, routing_tags
-from llamaindex_router.lending import Loan, lent
+from llamaindex_router.events import ROUTING_KEY, Attempting
+from llamaindex_router.text import known_by, known_by_text
+from prefroute.fallback import arun, run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Generator,
+        Hashable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
-    from llama_index.core.llms import LLM
+    from llama_index.core.llms import LLM, ChatMessage
 
+    from llamaindex_router.events import Attempt
     from prefroute import RoutingDecision
+    from prefroute.turns import Answers
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 INNER_KEY = "inner"
 """Under `routing`, the decision of a routed LLM that is itself one side of another."""
 
+_END = object()
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delegation:
     """One call and who takes it.
 
     Attributes:
-        llm: The chosen LLM.
-        decision: Why it was chosen.
-        loan: The callback handlers that the call lends it.
+        llm: The LLM that answers.
+        decision: Where the call should go.
+        attempt: How this is shown to whoever watches.
+        fit: Makes messages such that the LLM can read them.
+        rate_limiter: Waited for before the LLM is asked.
+        instead: Finds who takes the call where the LLM failed; None where nobody may.
+        answers: Where the decision is kept for conversations that come back with the answer; None where that is not
+            needed.
     """
 
     llm: LLM
     decision: RoutingDecision
-    loan: Loan | None
+    attempt: Attempt
+    fit: Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
+    rate_limiter: Any | None = None
+    instead: Callable[[Exception], Delegation | None] | None = None
+    answers: Answers | None = None
 
-    @contextmanager
-    def _context(self) -> Generator[None]:
-        with routing_tags(self.decision), lent(self.loan):
-            yield
+    def call(self, ask: Callable[[Delegation], R]) -> R:
+        """Let the LLM answer, or the other one where it fails and that is wanted.
 
-    def call(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method of the chosen LLM."""
-        with self._context():
-            return stamped(method(*args, **kwargs), self.decision)
+        Args:
+            ask: Calls a method of the LLM that it is given.
+        """
+        return run(self, lambda one: one.ask_once(ask), _second)
 
-    async def acall(self, method: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Await a method of the chosen LLM."""
-        with self._context():
-            return stamped(await method(*args, **kwargs), self.decision)
+    async def acall(self, ask: Callable[[Delegation], Awaitable[R]]) -> R:
+        """`call` without blocking the event loop."""
+        return await arun(self, lambda one: one.aask_once(ask), _second)
 
-    def stream(self, method: Callable[P, Iterator[R]], *args: P.args, **kwargs: P.kwargs) -> Generator[R]:
-        """Call a streaming method of the chosen LLM now; its chunks come as they are asked for."""
-        with self._context():
-            chunks = method(*args, **kwargs)
-        return self._chunks(chunks)
+    def stream(self, ask: Callable[[Delegation], Iterator[R]]) -> Generator[R]:
+        """Let the LLM begin its answer now; its chunks come as they are asked for."""
 
-    async def astream(
-        self, method: Callable[P, Awaitable[AsyncIterator[R]]], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncGenerator[R]:
-        """Await a streaming method of the chosen LLM now; its chunks come as they are asked for."""
-        with self._context():
-            chunks = await method(*args, **kwargs)
-        return self._achunks(chunks)
+        def opened(one: Delegation) -> Generator[R]:
+            return _chunks(one, one.open(ask), ask)
 
-    def _chunks(self, chunks: Iterator[R]) -> Generator[R]:
+        return run(self, opened, _second)
+
+    async def astream(self, ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]) -> AsyncGenerator[R]:
+        """`stream` without blocking the event loop."""
+
+        async def opened(one: Delegation) -> AsyncGenerator[R]:
+            return _achunks(one, await one.aopen(ask), ask)
+
+        return await arun(self, opened, _second)
+
+    # One attempt
+
+    def ask_once(self, ask: Callable[[Delegation], R]) -> R:
+        """The LLM's answer."""
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire()
+        with Attempting(self.attempt):
+            return self._finished(ask(self))
+
+    async def aask_once(self, ask: Callable[[Delegation], Awaitable[R]]) -> R:
+        """The LLM's answer."""
+        if self.rate_limiter is not None:
+            await self.rate_limiter.async_acquire()
+        with Attempting(self.attempt):
+            return self._finished(await ask(self))
+
+    def open(self, ask: Callable[[Delegation], Iterator[R]]) -> Iterator[R]:
+        """The LLM's stream."""
+        if self.rate_limiter is not None:
+            self.rate_limiter.acquire()
+        with Attempting(self.attempt):
+            return ask(self)
+
+    async def aopen(self, ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]) -> AsyncIterator[R]:
+        """The LLM's stream."""
+        if self.rate_limiter is not None:
+            await self.rate_limiter.async_acquire()
+        with Attempting(self.attempt):
+            return await ask(self)
+
+    def next_of(self, chunks: Iterator[R]) -> Any:
+        """The next chunk of the LLM's stream; `_END` where there is none."""
+        with Attempting(self.attempt):
+            return next(chunks, _END)
+
+    async def anext_of(self, chunks: AsyncIterator[R]) -> Any:
+        """The next chunk of the LLM's stream; `_END` where there is none."""
+        with Attempting(self.attempt):
+            return await anext(chunks, _END)
+
+    def _finished(self, result: R) -> R:
+        if self.answers is not None:
+            self.answers.note(_known_by(result), self.attempt.routing)
+        return stamped(result, self.attempt.routing)
+
+
+def _second(failed: Delegation, error: Exception) -> Delegation | None:
+    return None if failed.instead is None else failed.instead(error)
+
+
+def _chunks(one: Delegation, chunks: Iterator[R], ask: Callable[[Delegation], Iterator[R]]) -> Generator[R]:
+    seen = _Seen(one.answers)
+    try:
         try:
-            while True:
-                with self._context():
-                    try:
-                        chunk = next(chunks)
-                    except StopIteration:
-                        return
-                yield stamped(chunk, self.decision)
-        finally:
-            # A consumer who stops early ends the provider's stream too, rather than leave it to the garbage collector.
-            if close := getattr(chunks, "close", None):
-                with self._context():
-                    close()
+            chunk = one.next_of(chunks)
+        except Exception as error:
+            # The framework's LLMs send their request when the first chunk is asked for.
+            other = _second(one, error)
+            if other is None:
+                raise
+            one = other
+            try:
+                chunks = one.open(ask)
+                chunk = one.next_of(chunks)
+            except Exception:  # noqa: BLE001 - shown as the context of the first
+                raise error  # noqa: B904 - as in `run`
+        while chunk is not _END:
+            seen.add(chunk)
+            yield stamped(chunk, one.attempt.routing)
+            chunk = one.next_of(chunks)
+    finally:
+        seen.keep(one.attempt.routing)
+        # A consumer who stops early ends the provider's stream too, rather than leave it to the garbage collector.
+        if close := getattr(chunks, "close", None):
+            with Attempting(one.attempt):
+                close()
 
-    async def _achunks(self, chunks: AsyncIterator[R]) -> AsyncGenerator[R]:
+
+async def _achunks(
+    one: Delegation, chunks: AsyncIterator[R], ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]
+) -> AsyncGenerator[R]:
+    seen = _Seen(one.answers)
+    try:
         try:
-            while True:
-                with self._context():
-                    try:
-                        chunk = await anext(chunks)
-                    except StopAsyncIteration:
-                        return
-                yield stamped(chunk, self.decision)
-        finally:
-            if close := getattr(chunks, "aclose", None):
-                with self._context():
-                    await close()
+            chunk = await one.anext_of(chunks)
+        except Exception as error:
+            other = _second(one, error)
+            if other is None:
+                raise
+            one = other
+            try:
+                chunks = await one.aopen(ask)
+                chunk = await one.anext_of(chunks)
+            except Exception:  # noqa: BLE001 - as in `_chunks`
+                raise error  # noqa: B904 - as in `run`
+        while chunk is not _END:
+            seen.add(chunk)
+            yield stamped(chunk, one.attempt.routing)
+            chunk = await one.anext_of(chunks)
+    finally:
+        seen.keep(one.attempt.routing)
+        if close := getattr(chunks, "aclose", None):
+            with Attempting(one.attempt):
+                await close()
 
 
-def stamped(result: R, decision: RoutingDecision) -> R:
+class _Seen:
+    """What of a stream is needed to know its answer by."""
+
+    __slots__ = ("_answers", "_last", "_tokens")
+
+    def __init__(self, answers: Answers | None) -> None:
+        self._answers = answers
+        self._last: object = None
+        self._tokens: list[str] = []
+
+    def add(self, chunk: object) -> None:
+        """Take note of a chunk: a response holds all that came before, a token does not."""
+        if self._answers is None:
+            return
+        if isinstance(chunk, str):
+            self._tokens.append(chunk)
+        else:
+            self._last = chunk
+
+    def keep(self, routing: Mapping[str, Any]) -> None:
+        """Keep the decision for what was seen."""
+        if self._answers is not None:
+            self._answers.note(_known_by("".join(self._tokens) if self._tokens else self._last), routing)
+
+
+def _known_by(result: object) -> Sequence[Hashable]:
+    if isinstance(result, ChatResponse):
+        return known_by(result.message)
+    if isinstance(result, CompletionResponse):
+        return known_by_text(result.text)
+    return known_by_text(result) if isinstance(result, str) else []
+
+
+def stamped(result: R, routing: Mapping[str, Any]) -> R:
     """A copy of a response with the decision in its `additional_kwargs`; anything else as it is.
 
     The decision stays out of the message: providers send a message's `additional_kwargs` on, and memories
@@ -106,10 +236,9 @@ def stamped(result: R, decision: RoutingDecision) -> R:
     """
     if not isinstance(result, ChatResponse | CompletionResponse):
         return result
-    routing = decision.as_dict()
-    if ROUTING_KEY in result.additional_kwargs:
-        routing[INNER_KEY] = result.additional_kwargs[ROUTING_KEY]
-    copied = result.model_copy(update={"additional_kwargs": {**result.additional_kwargs, ROUTING_KEY: routing}})
+    inner = result.additional_kwargs.get(ROUTING_KEY)
+    noted = {**routing, **({} if inner is None else {INNER_KEY: inner})}
+    copied = result.model_copy(update={"additional_kwargs": {**result.additional_kwargs, ROUTING_KEY: noted}})
     return cast("R", copied)  # model_copy keeps the class, but not for the type checker
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import ConfigDict
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
+from llama_index_instrumentation.event_handlers import NullEventHandler
 
-from prefroute import RoutingDecision
+from llamaindex_router.lending import current_loan
+from prefroute import RoutingDecision  # noqa: TC001 - pydantic reads it from the field's annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+    from typing import Self
+
+    from llamaindex_router.lending import Loan
+    from prefroute import Route
 
 ROUTING_KEY = "routing"
 """Where a decision stands: in instrumentation tags and in a response's `additional_kwargs`."""
@@ -45,28 +54,74 @@ class RoutingDecisionEvent(BaseEvent):
 
 def announce(decision: RoutingDecision, model_name: str, seconds: float) -> None:
     """Send the event of one decision to every attached handler."""
-    _dispatcher.event(RoutingDecisionEvent(decision=decision, model_name=model_name, seconds=seconds))
+    # The framework's own handler for those who have none ignores events, and making one takes as long as deciding may.
+    if _is_watched():
+        _dispatcher.event(RoutingDecisionEvent(decision=decision, model_name=model_name, seconds=seconds))
 
 
-@contextmanager
-def routing_tags(decision: RoutingDecision) -> Generator[None]:
-    """Tag every event and span within with the decision, under `routing`.
+def _is_watched() -> bool:
+    dispatcher = _dispatcher
+    while dispatcher:
+        if any(not isinstance(handler, NullEventHandler) for handler in dispatcher.event_handlers):
+            return True
+        if not dispatcher.propagate:
+            return False
+        dispatcher = dispatcher.parent
+    return False
 
-    Never held across a `yield` of a stream: the consumer's own calls would carry the tag, and the reset
-    might run in another context than the set.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """One LLM asked for one answer.
+
+    Attributes:
+        side: Its side.
+        routing: The decision, as it is recorded.
+        loan: The callback handlers that it is lent.
     """
-    # instrument_tags() of the framework replaces the tags, so whoever set others around us would lose them.
-    token = active_instrument_tags.set({**active_instrument_tags.get(), ROUTING_KEY: decision.as_dict()})
-    try:
-        yield
-    finally:
-        active_instrument_tags.reset(token)
+
+    side: Route
+    routing: Mapping[str, Any]
+    loan: Loan | None = None
 
 
-def tagged_decision() -> RoutingDecision | None:
-    """The decision of the routed call that is being made in this context, if there is one."""
-    fields: Any = active_instrument_tags.get().get(ROUTING_KEY)
-    try:
-        return RoutingDecision.from_dict(fields)
-    except (KeyError, TypeError):  # No tag, or somebody else's of the same name.
-        return None
+_current: ContextVar[Attempt | None] = ContextVar("llamaindex_router_attempt", default=None)
+
+
+def current_attempt() -> Attempt | None:
+    """The attempt that is being made in this context, by the innermost routed LLM."""
+    return _current.get()
+
+
+class Attempting:
+    """Within: every event and span is tagged with the decision, under `routing`, and the loan can be used.
+
+    Never held across a `yield` of a stream: the consumer's own calls would carry the tag, and the reset might run in
+    another context than the set.
+    """
+
+    __slots__ = ("_attempt", "_tokens")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> Self:
+        """Set the tags, the attempt and the loan."""
+        attempt = self._attempt
+        # instrument_tags() of the framework replaces the tags, so whoever set others around us would lose them.
+        tags = {**active_instrument_tags.get(), ROUTING_KEY: attempt.routing}
+        self._tokens: tuple[Token[Any], Token[Any], Token[Any]] = (
+            active_instrument_tags.set(tags),
+            _current.set(attempt),
+            current_loan.set(attempt.loan),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Reset them."""
+        tags, attempt, loan = self._tokens
+        current_loan.reset(loan)
+        _current.reset(attempt)
+        active_instrument_tags.reset(tags)

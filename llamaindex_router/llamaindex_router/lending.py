@@ -10,7 +10,6 @@ its own handlers plus those that the call in progress lends.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ from typing import TYPE_CHECKING
 from llama_index.core.callbacks import CallbackManager
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from llama_index.core.callbacks.base_handler import BaseCallbackHandler
     from llama_index.core.llms import LLM
 
@@ -39,7 +36,9 @@ class Loan:
     lender: CallbackManager
 
 
-_current: ContextVar[Loan | None] = ContextVar("llamaindex_router_loan", default=None)
+current_loan: ContextVar[Loan | None] = ContextVar("llamaindex_router_loan", default=None)
+"""What the call in progress lends; like tags, never set across a `yield` of a stream."""
+
 _install = threading.Lock()
 
 
@@ -57,7 +56,7 @@ class BorrowingManager(CallbackManager):
     @property
     def loan(self) -> Loan | None:
         """What the call in progress lends to this manager."""
-        loan = _current.get()
+        loan = current_loan.get()
         return loan if loan is not None and loan.borrower is self else None
 
     @property
@@ -104,7 +103,7 @@ def lend(manager: CallbackManager, llm: LLM) -> Loan | None:
             `BorrowingManager` around the one it had.
 
     Returns:
-        The loan, for `lent`; None when there is nothing to lend.
+        The loan, for `current_loan`; None when there is nothing to lend.
     """
     # Either may be None, which the framework puts up with.
     handlers = tuple(manager.handlers) if isinstance(manager, CallbackManager) else ()
@@ -118,13 +117,3 @@ def lend(manager: CallbackManager, llm: LLM) -> Loan | None:
     # The proxy may itself be the inner LLM of another proxy and borrow.
     lender = manager._tracer if isinstance(manager, BorrowingManager) else manager  # noqa: SLF001 - same module
     return Loan(borrower, handlers, lender)
-
-
-@contextmanager
-def lent(loan: Loan | None) -> Generator[None]:
-    """Make a loan usable by its borrower within; like tags, never held across a `yield` of a stream."""
-    token = _current.set(loan)
-    try:
-        yield
-    finally:
-        _current.reset(token)

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM
 
-from llamaindex_router.text import text_of_messages, text_of_prompt
+from llamaindex_router.text import asked_in_chat, asked_in_completion, asked_in_template
 from llamaindex_router.tools import RoutedTools
 from prefroute import ConfigurationError, RoutingStats
+from prefroute.conversation import TurnPolicy
 from prefroute.decider import Decider
+from prefroute.fallback import as_fallback
+from prefroute.inputs import as_hook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
     from pathlib import Path
 
     from llama_index.core.base.llms.types import (
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
     from llama_index.core.types import Model, TokenAsyncGen, TokenGen
 
-    from prefroute import OnError, Router
+    from llamaindex_router.base import TextFunction
+    from prefroute import OnError, Route, Router, RoutingDecision
+    from prefroute.conversation import Decide
 
 
 class RoutedLLM(RoutedTools):
@@ -35,17 +40,26 @@ class RoutedLLM(RoutedTools):
 
     A call is decided once and handed on whole: the chosen LLM does its own prompting, tool preparation and
     parsing, and fires its own events. System prompts, output parsers and the like are therefore set on the
-    two LLMs. The router is asked about the question alone: the query in a synthesizer's prompt, the last
-    message the user wrote in a conversation, all of a raw `complete` prompt.
+    two LLMs.
 
-    A response carries its decision in `additional_kwargs["routing"]`. Chat, completion and tool calls take
-    `threshold=` for that call; the structured ones take it in `llm_kwargs`.
+    Before the router is asked: a call that one LLM cannot take, by its metadata (context window, tools), goes to the
+    other one. The router is asked the person's question alone: the query in a synthesizer's prompt, the last message
+    that the person wrote in a conversation, all of a raw `complete` prompt. The later steps of a turn (tool results,
+    ReAct observations, further calls on one question within a query) keep its decision, which is counted once.
+    Where the LLMs' classes differ, one is given the other's answers as text and tool calls, for only their author can
+    read signed thinking and the like; your own list of messages stays as it is.
+
+    A response carries its decision (`RoutingDecision.as_dict()`) in `additional_kwargs["routing"]`, and so do the tags
+    of all events and spans of the call. Chat, completion and tool calls take `threshold=`, or `strong_rate=` in its
+    place, or `route="strong"` or `"weak"`; the structured ones take them in `llm_kwargs`. For whatever passes no
+    keywords on, such as query engines and agents, there is `routing_options`.
 
     Example:
         ```python
         llm = RoutedLLM(strong=OpenAI("gpt-5"), weak=OpenAI("gpt-5-mini"))
         Settings.llm = llm
         print(llm.complete("What is 2 + 2?").additional_kwargs["routing"]["route"])
+        print(llm.complete("Prove it.", route="strong").text)  # whatever the score
         print(llm.stats.strong_rate)
         ```
 
@@ -57,6 +71,19 @@ class RoutedLLM(RoutedTools):
             `strong_rate=0.3` in its place sends that share of calls there, by the calibration of the router.
         on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
         router_time_limit: Seconds the router may take; None for the router's own setting.
+        decide: `"per_turn"`: by what the person said, so the steps of an agent's turn stay with one LLM. `"per_step"`:
+            by that and the newest tool result, anew for each call, so they may change. `"per_conversation"`: the LLM
+            of the latest answer stays, where this object has given it; prompt templates show no conversation.
+        lock_tool_loop: Whether the answer to a tool's result comes from the LLM that called the tool, where this
+            object has called it.
+        escalate_after: So many identical tool calls, or answers that a ReAct agent could not parse, in one turn send
+            its rest to `strong`.
+        text_fn: Finds what the router is asked in the messages of a call, a template's among them. Where it fails, the
+            router has failed.
+        fallback_to_other: Whether the other LLM answers where the chosen one fails before its first chunk; once. Not in
+            `predict_and_call`, which may have run tools by then. The record of the decision says so, under `fallback`.
+        shadow: The side that answers every call whatever is decided: what routing would do can be watched first.
+        on_route: Called with each `RoutingDecision`; a quick, plain function.
         stats: Where decisions are counted; None for statistics of its own.
         callback_manager: Its handlers are lent to the chosen LLM for each call, besides that LLM's own.
         rate_limiter: Waited for before each call, besides the chosen LLM's own.
@@ -79,6 +106,13 @@ class RoutedLLM(RoutedTools):
         strong_rate: float | None = None,
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
+        decide: Decide = "per_turn",
+        lock_tool_loop: bool = False,
+        escalate_after: int | None = None,
+        text_fn: TextFunction | None = None,
+        fallback_to_other: bool = False,
+        shadow: Route | None = None,
+        on_route: Callable[[RoutingDecision], object] | None = None,
         stats: RoutingStats | None = None,
         callback_manager: CallbackManager | None = None,
         rate_limiter: Any | None = None,
@@ -94,7 +128,10 @@ class RoutedLLM(RoutedTools):
             on_error=on_router_error,
             time_limit=router_time_limit,
             stats=stats,
+            on_route=on_route,
+            shadow=shadow,
         )
+        TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after)
         super().__init__(
             strong=strong,
             weak=weak,
@@ -102,6 +139,13 @@ class RoutedLLM(RoutedTools):
             threshold=decider.threshold,
             on_router_error=on_router_error,
             router_time_limit=router_time_limit,
+            decide=decide,
+            lock_tool_loop=lock_tool_loop,
+            escalate_after=escalate_after,
+            text_fn=as_hook(text_fn, "text_fn", "the messages"),
+            fallback_to_other=as_fallback(fallback_to_other, shadow),
+            shadow=shadow,
+            on_route=on_route,
             stats=decider.stats,
             callback_manager=CallbackManager() if callback_manager is None else callback_manager,
             rate_limiter=rate_limiter,
@@ -111,38 +155,38 @@ class RoutedLLM(RoutedTools):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        chosen = self._choose(text_of_messages(messages), kwargs)
-        return chosen.call(chosen.llm.chat, self._readable(messages, chosen), **kwargs)
+        chosen = self._choose(asked_in_chat(messages), kwargs)
+        return chosen.call(lambda to: to.llm.chat(to.fit(messages), **kwargs))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        chosen = await self._achoose(text_of_messages(messages), kwargs)
-        return await chosen.acall(chosen.llm.achat, self._readable(messages, chosen), **kwargs)
+        chosen = await self._achoose(asked_in_chat(messages), kwargs)
+        return await chosen.acall(lambda to: to.llm.achat(to.fit(messages), **kwargs))
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation, in growing pieces; decided before this returns."""
-        chosen = self._choose(text_of_messages(messages), kwargs)
-        return chosen.stream(chosen.llm.stream_chat, self._readable(messages, chosen), **kwargs)
+        chosen = self._choose(asked_in_chat(messages), kwargs)
+        return chosen.stream(lambda to: to.llm.stream_chat(to.fit(messages), **kwargs))
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation, in growing pieces; decided before this returns."""
-        chosen = await self._achoose(text_of_messages(messages), kwargs)
-        return await chosen.astream(chosen.llm.astream_chat, self._readable(messages, chosen), **kwargs)
+        chosen = await self._achoose(asked_in_chat(messages), kwargs)
+        return await chosen.astream(lambda to: to.llm.astream_chat(to.fit(messages), **kwargs))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - the framework's signature
         """Complete a prompt."""
-        chosen = self._choose(prompt, kwargs)
-        return chosen.call(chosen.llm.complete, prompt, formatted=formatted, **kwargs)
+        chosen = self._choose(asked_in_completion(prompt), kwargs)
+        return chosen.call(lambda to: to.llm.complete(prompt, formatted=formatted, **kwargs))
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - as above
         """Complete a prompt."""
-        chosen = await self._achoose(prompt, kwargs)
-        return await chosen.acall(chosen.llm.acomplete, prompt, formatted=formatted, **kwargs)
+        chosen = await self._achoose(asked_in_completion(prompt), kwargs)
+        return await chosen.acall(lambda to: to.llm.acomplete(prompt, formatted=formatted, **kwargs))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - as above
         """Complete a prompt, in growing pieces; decided before this returns."""
-        chosen = self._choose(prompt, kwargs)
-        return chosen.stream(chosen.llm.stream_complete, prompt, formatted=formatted, **kwargs)
+        chosen = self._choose(asked_in_completion(prompt), kwargs)
+        return chosen.stream(lambda to: to.llm.stream_complete(prompt, formatted=formatted, **kwargs))
 
     async def astream_complete(
         self,
@@ -151,31 +195,31 @@ class RoutedLLM(RoutedTools):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Complete a prompt, in growing pieces; decided before this returns."""
-        chosen = await self._achoose(prompt, kwargs)
-        return await chosen.astream(chosen.llm.astream_complete, prompt, formatted=formatted, **kwargs)
+        chosen = await self._achoose(asked_in_completion(prompt), kwargs)
+        return await chosen.astream(lambda to: to.llm.astream_complete(prompt, formatted=formatted, **kwargs))
 
     # Prompt templates. Left to the base class, they would be filled in and parsed by the proxy, and the chosen
     # LLM's system prompt, output parser, template variant and native structured output would be lost.
 
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Fill in a template and answer it."""
-        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), {})
-        return chosen.call(chosen.llm.predict, prompt, **prompt_args)
+        chosen = self._choose(asked_in_template(self, prompt, prompt_args), {})
+        return chosen.call(lambda to: to.llm.predict(prompt, **prompt_args))
 
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Fill in a template and answer it."""
-        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), {})
-        return await chosen.acall(chosen.llm.apredict, prompt, **prompt_args)
+        chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), {})
+        return await chosen.acall(lambda to: to.llm.apredict(prompt, **prompt_args))
 
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
         """Fill in a template and answer it, token by token."""
-        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), {})
-        return chosen.stream(chosen.llm.stream, prompt, **prompt_args)
+        chosen = self._choose(asked_in_template(self, prompt, prompt_args), {})
+        return chosen.stream(lambda to: to.llm.stream(prompt, **prompt_args))
 
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
         """Fill in a template and answer it, token by token."""
-        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), {})
-        return await chosen.astream(chosen.llm.astream, prompt, **prompt_args)
+        chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), {})
+        return await chosen.astream(lambda to: to.llm.astream(prompt, **prompt_args))
 
     def structured_predict(
         self,
@@ -186,8 +230,8 @@ class RoutedLLM(RoutedTools):
     ) -> Model:
         """Fill in a template and answer it with an object."""
         kwargs = dict(llm_kwargs or {})
-        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), kwargs)
-        answer: Model = chosen.call(chosen.llm.structured_predict, output_cls, prompt, kwargs, **prompt_args)
+        chosen = self._choose(asked_in_template(self, prompt, prompt_args), kwargs)
+        answer: Model = chosen.call(lambda to: to.llm.structured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
         return answer
 
     async def astructured_predict(
@@ -199,8 +243,8 @@ class RoutedLLM(RoutedTools):
     ) -> Model:
         """Fill in a template and answer it with an object."""
         kwargs = dict(llm_kwargs or {})
-        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), kwargs)
-        return await chosen.acall(chosen.llm.astructured_predict, output_cls, prompt, kwargs, **prompt_args)
+        chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), kwargs)
+        return await chosen.acall(lambda to: to.llm.astructured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
 
     def stream_structured_predict(
         self,
@@ -211,8 +255,8 @@ class RoutedLLM(RoutedTools):
     ) -> Generator[Model | FlexibleModel]:
         """Fill in a template and answer it with an object that fills up; decided before this returns."""
         kwargs = dict(llm_kwargs or {})
-        chosen = self._choose(text_of_prompt(self, prompt, prompt_args), kwargs)
-        return chosen.stream(chosen.llm.stream_structured_predict, output_cls, prompt, kwargs, **prompt_args)
+        chosen = self._choose(asked_in_template(self, prompt, prompt_args), kwargs)
+        return chosen.stream(lambda to: to.llm.stream_structured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
 
     async def astream_structured_predict(
         self,
@@ -223,5 +267,7 @@ class RoutedLLM(RoutedTools):
     ) -> AsyncGenerator[Model | FlexibleModel]:
         """Fill in a template and answer it with an object that fills up; decided before this returns."""
         kwargs = dict(llm_kwargs or {})
-        chosen = await self._achoose(text_of_prompt(self, prompt, prompt_args), kwargs)
-        return await chosen.astream(chosen.llm.astream_structured_predict, output_cls, prompt, kwargs, **prompt_args)
+        chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), kwargs)
+        return await chosen.astream(
+            lambda to: to.llm.astream_structured_predict(output_cls, prompt, {**kwargs}, **prompt_args)
+        )

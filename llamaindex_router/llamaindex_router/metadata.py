@@ -1,20 +1,79 @@
-"""What two LLMs have in common, as the framework sees it."""
+"""What two LLMs have in common and what sets them apart, as the framework sees it."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
-from llama_index.core.llms import LLMMetadata, MessageRole
+from llama_index.core.llms import LLM, LLMMetadata, MessageRole
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+
+from prefroute.capabilities import Limits, Needs, most_tokens_of, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llama_index.core.llms import LLM, ChatMessage
+    from llama_index.core.llms import ChatMessage
+
+logger = logging.getLogger(__name__)
 
 UNLIMITED = -1
 """A `num_output` that stands for no stated limit."""
+
+TOOLS = "tool_calling"
+"""The detail of a decision for a call with tools that the other side cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What routing needs to know of one LLM.
+
+    Attributes:
+        name: Name of its model, for people.
+        calls_tools: Whether it takes tools through its API.
+        limits: What it cannot do.
+        system_role: The role in which it wants a system prompt.
+        thinks: Whether it is set to signed thinking, as Anthropic's are.
+    """
+
+    name: str
+    calls_tools: bool
+    limits: Limits
+    system_role: MessageRole
+    thinks: bool
+
+
+def known_of(llm: LLM) -> Known:
+    """What there is to know of an LLM; never fails, for what is not known rules nothing out."""
+    try:
+        metadata = llm.metadata
+    except Exception:  # providers look models up here and raise on new ones; the call itself may work
+        logger.debug("metadata of %s could not be read", type(llm).__name__, exc_info=True)
+        able = isinstance(llm, FunctionCallingLLM)
+        lacks = frozenset() if able else frozenset({TOOLS})
+        return Known(_name_of(llm), able, Limits(lacks=lacks), MessageRole.SYSTEM, _thinks(llm))
+    able = isinstance(llm, FunctionCallingLLM) and metadata.is_function_calling_model
+    # A window that nobody has stated is the framework's own guess.
+    window = metadata.context_window - _output(metadata) if "context_window" in metadata.model_fields_set else None
+    return Known(
+        name=metadata.model_name,
+        calls_tools=able,
+        limits=Limits(window=window, lacks=frozenset() if able else frozenset({TOOLS})),
+        system_role=metadata.system_role,
+        thinks=_thinks(llm),
+    )
+
+
+def _name_of(llm: LLM) -> str:
+    return str(getattr(llm, "model", llm.class_name()))
+
+
+def _thinks(llm: LLM) -> bool:
+    settings = (llm.__dict__.get(name) for name in ("thinking_dict", "thinking"))
+    return any(isinstance(one, dict) and one.get("type", "disabled") != "disabled" for one in settings)
 
 
 def merged_metadata(strong: LLM, weak: LLM) -> LLMMetadata:
@@ -35,7 +94,10 @@ def merged_metadata(strong: LLM, weak: LLM) -> LLMMetadata:
         context_window=window,
         num_output=_num_output(window, pair),
         is_chat_model=any(side.is_chat_model for side in pair),
-        is_function_calling_model=calls_tools(strong) and calls_tools(weak),
+        is_function_calling_model=all(
+            isinstance(llm, FunctionCallingLLM) and side.is_function_calling_model
+            for llm, side in zip((strong, weak), pair, strict=True)
+        ),
         model_name=f"routed({pair[0].model_name}|{pair[1].model_name})",
         system_role=roles.pop() if len(roles) == 1 else MessageRole.SYSTEM,
     )
@@ -46,32 +108,55 @@ def _num_output(window: int, pair: Sequence[LLMMetadata]) -> int:
         return UNLIMITED
     # The framework gives a prompt `context_window - num_output` tokens. The larger num_output of a long-context
     # model can exceed the other's whole window; this keeps the smaller of the two rooms exactly.
-    room = min(
-        side.context_window - (DEFAULT_NUM_OUTPUTS if side.num_output == UNLIMITED else side.num_output)
-        for side in pair
-    )
-    return window - room
+    return window - min(side.context_window - _output(side) for side in pair)
 
 
-def calls_tools(llm: LLM) -> bool:
-    """Whether an LLM takes tools through its API."""
-    return isinstance(llm, FunctionCallingLLM) and llm.metadata.is_function_calling_model
-
-
-def model_name(llm: LLM) -> str:
-    """Name of the model, for people; never fails."""
-    try:
-        return llm.metadata.model_name
-    except Exception:  # noqa: BLE001 - providers look models up here and raise on new ones; a label is not worth a call
-        return str(getattr(llm, "model", llm.class_name()))
+def _output(side: LLMMetadata) -> int:
+    return DEFAULT_NUM_OUTPUTS if side.num_output == UNLIMITED else side.num_output
 
 
 def described(llm: LLM) -> dict[str, Any]:
     """What may be told of an LLM; its own fields may hold keys."""
-    return {"class_name": llm.class_name(), "model_name": model_name(llm)}
+    return {"class_name": llm.class_name(), "model_name": known_of(llm).name}
 
 
-def with_system_role(messages: Sequence[ChatMessage], chosen: LLM, other: LLM) -> Sequence[ChatMessage]:
+def state_of(llm: LLM) -> list[Any]:
+    """What an LLM's metadata can depend on, for `same_state`: its attributes, and the contents of containers and LLMs.
+
+    What a container holds is not looked into.
+    """
+    state: list[Any] = [llm]
+    for values in (llm.__dict__, llm.__pydantic_private__ or {}):
+        for value in values.values():
+            state.append(value)
+            if type(value) is dict:
+                state.extend(value.values())
+            elif type(value) is list:
+                state.extend(value)
+            elif isinstance(value, LLM):
+                state.extend(state_of(value))
+    return state
+
+
+def same_state(first: Sequence[Any], second: Sequence[Any]) -> bool:
+    """Whether two states are the same, by identity: values may be anything, and comparing them may take its time."""
+    return len(first) == len(second) and all(map(is_, first, second))
+
+
+def needs_of(messages: Sequence[ChatMessage], window: int, *, tools: bool) -> Needs:
+    """What a call needs, measured no better than is needed to see whether it fits.
+
+    Args:
+        messages: All that is sent; images and the like are not measured.
+        window: The smaller window, in tokens.
+        tools: Whether it brings tools.
+    """
+    texts = [text for message in messages if (text := message.content)]
+    tokens = tokens_of(*texts) if sum(map(most_tokens_of, texts)) > window else 0
+    return Needs(tokens=tokens, features=frozenset({TOOLS}) if tools else frozenset())
+
+
+def with_system_role(messages: Sequence[ChatMessage], chosen: Known, other: Known) -> Sequence[ChatMessage]:
     """The messages as the chosen LLM wants its system prompt.
 
     Chat engines write system prompts in the role that `metadata` names. That is SYSTEM for two LLMs that
@@ -85,10 +170,10 @@ def with_system_role(messages: Sequence[ChatMessage], chosen: LLM, other: LLM) -
     Returns:
         The messages, or a list in which the SYSTEM ones are replaced.
     """
-    if all(message.role != MessageRole.SYSTEM for message in messages):
+    role = chosen.system_role
+    if role in {MessageRole.SYSTEM, other.system_role}:
         return messages
-    role = chosen.metadata.system_role
-    if role in {MessageRole.SYSTEM, other.metadata.system_role}:
+    if all(message.role != MessageRole.SYSTEM for message in messages):
         return messages
     return [
         message.model_copy(update={"role": role}) if message.role == MessageRole.SYSTEM else message

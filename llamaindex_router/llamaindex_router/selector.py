@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
 
-from llamaindex_router.deciding import adecide, decide
+from llamaindex_router.events import announce
+from llamaindex_router.options import with_surrounding
 from prefroute import ConfigurationError, RoutingDecision, RoutingStats
-from prefroute.decider import Decider
+from prefroute.conversation import Settled
+from prefroute.decider import Ask, Decider
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from llama_index.core.prompts.mixin import PromptDictType
@@ -34,7 +37,7 @@ class RouterSelection(SelectorResult):
 
     @property
     def route(self) -> Route:
-        """The chosen side."""
+        """The side decided on."""
         return self.decision.route
 
     @property
@@ -53,7 +56,7 @@ class RouterSelector(BaseSelector):
 
     For `RouterQueryEngine`, `RouterRetriever` and whatever else takes a selector; these look for an LLM
     even where none is called, so give them `llm=` or set `Settings.llm`. Only the query text is scored, and
-    exactly one choice is selected.
+    exactly one choice is selected. `routing_options` holds for it too.
 
     Args:
         router: A router, a name or folder for `prefroute.load_router`, or None for the bundled default.
@@ -63,6 +66,8 @@ class RouterSelector(BaseSelector):
         weak: Tool name of the weak choice.
         on_router_error: Side taken when the router fails, or `"raise"`; None for the router's own setting.
         router_time_limit: Seconds the router may take; None for the router's own setting.
+        shadow: The side that is selected whatever is decided: what routing would do can be watched first.
+        on_route: Called with each `RoutingDecision`; a quick, plain function.
         stats: Where decisions are counted; None for statistics of its own.
 
     Attributes:
@@ -84,6 +89,8 @@ class RouterSelector(BaseSelector):
         weak: str | None = None,
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
+        shadow: Route | None = None,
+        on_route: Callable[[RoutingDecision], object] | None = None,
         stats: RoutingStats | None = None,
     ) -> None:
         if (strong is None) != (weak is None) or (strong is not None and strong == weak):
@@ -97,18 +104,29 @@ class RouterSelector(BaseSelector):
             on_error=on_router_error,
             time_limit=router_time_limit,
             stats=stats,
+            on_route=on_route,
+            shadow=shadow,
         )
         self.stats = self._decider.stats
 
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> RouterSelection:
         indices = self._indices(choices)
-        decision = decide(self._decider, query.query_str, lambda route: _label(choices, indices[route]))
-        return _selection(decision, indices)
+        started = perf_counter()
+        return self._selection(self._decider.decide(_ask(query)), choices, indices, started)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> RouterSelection:
         indices = self._indices(choices)
-        decision = await adecide(self._decider, query.query_str, lambda route: _label(choices, indices[route]))
-        return _selection(decision, indices)
+        started = perf_counter()
+        return self._selection(await self._decider.adecide(_ask(query)), choices, indices, started)
+
+    def _selection(
+        self, decision: RoutingDecision, choices: Sequence[ToolMetadata], indices: dict[Route, int], started: float
+    ) -> RouterSelection:
+        """What is selected after a decision, which is announced."""
+        named = choices[indices[decision.route]].name or f"choice {indices[decision.route]}"
+        announce(decision, named, perf_counter() - started)
+        index = indices[self._decider.answers(decision)]
+        return RouterSelection(selections=[SingleSelection(index=index, reason=_why(decision))], decision=decision)
 
     def _indices(self, choices: Sequence[ToolMetadata]) -> dict[Route, int]:
         """Where the two sides stand among the choices."""
@@ -131,16 +149,16 @@ class RouterSelector(BaseSelector):
         """Nothing: a router has no prompts."""
 
 
-def _label(choices: Sequence[ToolMetadata], index: int) -> str:
-    return choices[index].name or f"choice {index}"
+def _ask(query: QueryBundle) -> Ask:
+    options = with_surrounding({})
+    settled = None if options.route is None else Settled(options.route, "forced")
+    return Ask(text=query.query_str, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled)
 
 
-def _selection(decision: RoutingDecision, indices: dict[Route, int]) -> RouterSelection:
+def _why(decision: RoutingDecision) -> str:
+    if decision.reason == "forced":
+        return f"named by routing_options -> {decision.route}"
     if decision.score is None:
-        reason = f"the router failed -> {decision.route}"
-    else:
-        sign = ">=" if decision.is_strong else "<"
-        reason = f"P(strong wins)={decision.score:.2f} {sign} threshold {decision.threshold:.2f} -> {decision.route}"
-    return RouterSelection(
-        selections=[SingleSelection(index=indices[decision.route], reason=reason)], decision=decision
-    )
+        return f"the router failed -> {decision.route}"
+    sign = ">=" if decision.is_strong else "<"
+    return f"P(strong wins)={decision.score:.2f} {sign} threshold {decision.threshold:.2f} -> {decision.route}"

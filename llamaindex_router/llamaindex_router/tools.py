@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from llamaindex_router.base import DECISION_KEY, RoutedBase
+from llamaindex_router.base import DECISION_KEY, Prepared, RoutedBase
 from llamaindex_router.delegation import unstamped
 from llamaindex_router.events import ROUTING_KEY
-from llamaindex_router.text import conversation, text_of_messages
+from llamaindex_router.text import asked_with_tools
+from prefroute.conversation import answered_by
+from prefroute.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +41,10 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> ChatResponse:
         """Answer a conversation or call tools."""
-        chosen = self._choose(_asked(user_msg, chat_history), kwargs, tools=True)
-        history = self._history(chat_history, chosen)
-        return chosen.call(_able(chosen).chat_with_tools, tools, user_msg, history, *args, **kwargs)
+        chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, tools=True)
+        return chosen.call(
+            lambda to: _able(to).chat_with_tools(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     async def achat_with_tools(
         self,
@@ -51,9 +55,10 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> ChatResponse:
         """Answer a conversation or call tools."""
-        chosen = await self._achoose(_asked(user_msg, chat_history), kwargs, tools=True)
-        history = self._history(chat_history, chosen)
-        return await chosen.acall(_able(chosen).achat_with_tools, tools, user_msg, history, *args, **kwargs)
+        chosen = await self._achoose(asked_with_tools(user_msg, chat_history), kwargs, tools=True)
+        return await chosen.acall(
+            lambda to: _able(to).achat_with_tools(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     def stream_chat_with_tools(
         self,
@@ -64,9 +69,10 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> ChatResponseGen:
         """Answer a conversation or call tools, in growing pieces; decided before this returns."""
-        chosen = self._choose(_asked(user_msg, chat_history), kwargs, tools=True)
-        history = self._history(chat_history, chosen)
-        return chosen.stream(_able(chosen).stream_chat_with_tools, tools, user_msg, history, *args, **kwargs)
+        chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, tools=True)
+        return chosen.stream(
+            lambda to: _able(to).stream_chat_with_tools(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     async def astream_chat_with_tools(
         self,
@@ -77,9 +83,10 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> ChatResponseAsyncGen:
         """Answer a conversation or call tools, in growing pieces; decided before this returns."""
-        chosen = await self._achoose(_asked(user_msg, chat_history), kwargs, tools=True)
-        history = self._history(chat_history, chosen)
-        return await chosen.astream(_able(chosen).astream_chat_with_tools, tools, user_msg, history, *args, **kwargs)
+        chosen = await self._achoose(asked_with_tools(user_msg, chat_history), kwargs, tools=True)
+        return await chosen.astream(
+            lambda to: _able(to).astream_chat_with_tools(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     def predict_and_call(
         self,
@@ -90,9 +97,11 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> AgentChatResponse:
         """Let the chosen LLM call tools and run them; one that has no tool API does so as a ReAct agent."""
-        chosen = self._choose(_asked(user_msg, chat_history), kwargs)
-        history = self._history(chat_history, chosen)
-        return chosen.call(chosen.llm.predict_and_call, tools, user_msg, history, *args, **kwargs)
+        # Tools may have run before something fails, so this is not done twice.
+        chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, repeatable=False)
+        return chosen.call(
+            lambda to: to.llm.predict_and_call(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     async def apredict_and_call(
         self,
@@ -103,9 +112,10 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> AgentChatResponse:
         """Let the chosen LLM call tools and run them; one that has no tool API does so as a ReAct agent."""
-        chosen = await self._achoose(_asked(user_msg, chat_history), kwargs)
-        history = self._history(chat_history, chosen)
-        return await chosen.acall(chosen.llm.apredict_and_call, tools, user_msg, history, *args, **kwargs)
+        chosen = await self._achoose(asked_with_tools(user_msg, chat_history), kwargs, repeatable=False)
+        return await chosen.acall(
+            lambda to: to.llm.apredict_and_call(tools, user_msg, _history(chat_history, to), *args, **kwargs)
+        )
 
     def get_tool_calls_from_response(
         self,
@@ -128,12 +138,14 @@ class RoutedTools(RoutedBase):
             ValueError: There are none and `error_on_no_tool_call` is set.
             ConfigurationError: Neither LLM calls tools.
         """
-        readers = self._sides_with_tools()
+        sides = self._sides
+        sides.check_tools()
+        readers: list[Route] = [side for side in get_args(Route) if sides.known(side).calls_tools]
         if (routing := response.additional_kwargs.get(ROUTING_KEY)) is not None:
-            readers = [routing["route"]] if routing["route"] in readers else readers
+            readers = [side for side in readers if side == answered_by(routing)] or readers
             response = unstamped(response)
-        for route in readers[:-1]:
-            if found := _tool_calls(self._side(route), response, error_on_none=False, **kwargs):
+        for side in readers[:-1]:
+            if found := _tool_calls(self._side(side), response, error_on_none=False, **kwargs):
                 return found
         return _tool_calls(self._side(readers[-1]), response, error_on_none=error_on_no_tool_call, **kwargs)
 
@@ -148,27 +160,25 @@ class RoutedTools(RoutedBase):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Arguments for a chat call; they carry the decision, so that the call goes to whom they were made for."""
+        chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, tools=True, repeatable=False)
         # The rate limiter is left to the chat call.
-        chosen = self._delegation(self._decide(_asked(user_msg, chat_history), kwargs, tools=True))
-        prepared = chosen.call(
-            _able(chosen)._prepare_chat_with_tools_compat,  # noqa: SLF001 - the framework's hook for subclasses
-            tools,
-            user_msg=user_msg,
-            chat_history=self._history(chat_history, chosen),
-            verbose=verbose,
-            allow_parallel_tool_calls=allow_parallel_tool_calls,
-            tool_required=tool_required,
-            **kwargs,
+        prepared = replace(chosen, rate_limiter=None).call(
+            lambda to: _able(to)._prepare_chat_with_tools_compat(  # noqa: SLF001 - the framework's hook for subclasses
+                tools,
+                user_msg=user_msg,
+                chat_history=_history(chat_history, to),
+                verbose=verbose,
+                allow_parallel_tool_calls=allow_parallel_tool_calls,
+                tool_required=tool_required,
+                **kwargs,
+            )
         )
-        return {**prepared, DECISION_KEY: chosen.decision}
-
-    def _history(self, history: list[ChatMessage] | None, chosen: Delegation) -> list[ChatMessage] | None:
-        # Always a list of its own: OpenAI's LLM appends the user's message to the one it is given.
-        return None if history is None else list(self._readable(history, chosen))
+        return {**prepared, DECISION_KEY: Prepared(chosen.decision, prepared.get(DECISION_KEY))}
 
 
-def _asked(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> str:
-    return text_of_messages(conversation(user_msg, history))
+def _history(history: Sequence[ChatMessage] | None, to: Delegation) -> list[ChatMessage] | None:
+    # Always a list of its own: OpenAI's LLM appends the user's message to the one it is given.
+    return None if history is None else list(to.fit(history))
 
 
 def _able(chosen: Delegation) -> FunctionCallingLLM:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from llamaindex_router import RoutedLLM
 from llamaindex_router.delegation import Delegation
+from llamaindex_router.events import Attempt
 from prefroute import RoutingDecision, ThresholdError
 from prefroute.testing import FailingRouter, FixedRouter
 
@@ -179,12 +180,15 @@ async def test_stream_decides_at_once(routed: RoutedLLM, router: FixedRouter, ea
 
 def test_closing_a_stream_closes_one_that_is_held_elsewhere(strong: DialectLLM) -> None:
     decision = RoutingDecision(route="strong", score=0.9, threshold=0.5, reason="score")
+    taker = Delegation(
+        llm=strong, decision=decision, attempt=Attempt("strong", decision.as_dict()), fit=lambda messages: messages
+    )
     inner = (part for part in ("a", "b"))
-    stream = Delegation(strong, decision, None).stream(lambda: inner)
+    stream = taker.stream(lambda to: inner)
     assert next(stream) == "a"
     stream.close()
     assert list(inner) == []
-    assert list(Delegation(strong, decision, None).stream(lambda: iter(["not", "closable"]))) == ["not", "closable"]
+    assert list(taker.stream(lambda to: iter(["not", "closable"]))) == ["not", "closable"]
 
 
 def test_closing_a_stream_closes_the_inner_one(routed: RoutedLLM, strong: DialectLLM, hard: str) -> None:

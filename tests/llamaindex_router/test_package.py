@@ -19,6 +19,7 @@ EXPECTED_ALL = [
     "RoutingDecisionEvent",
     "StrongCallRateEventHandler",
     "StrongCallRateHandler",
+    "routing_options",
 ]
 
 

@@ -11,14 +11,20 @@ from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPromptTemplate, SelectorPromptTemplate
 from llama_index.core.prompts.utils import is_chat_model
 
-from llamaindex_router.text import conversation, text_of_messages, text_of_prompt
+from llamaindex_router.text import asked_in_chat, asked_in_template, asked_with_tools
+from prefroute.conversation import TurnPolicy
 
 if TYPE_CHECKING:
     from llamaindex_router import RoutedLLM
+    from llamaindex_router.text import Asked
 
 
 def talk(*turns: tuple[str, str]) -> list[ChatMessage]:
     return [ChatMessage(role=role, content=content) for role, content in turns]
+
+
+def question(asked: Asked) -> str:
+    return asked.question(TurnPolicy(), None, locked=False).text
 
 
 IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png")
@@ -37,12 +43,12 @@ IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png"
         (talk(("user", "q"), ("assistant", "?"), ("user", "Error while parsing the output: no")), "q"),
         (talk(("system", "only this")), "only this"),
         ([ChatMessage(role="user", blocks=[TextBlock(text="a"), IMAGE, TextBlock(text="b")])], "a\nb"),
-        ([*talk(("user", "q")), ChatMessage(role="user", blocks=[IMAGE])], "q"),
+        ([*talk(("user", "q")), ChatMessage(role="user", blocks=[IMAGE])], ""),
         ([ChatMessage(role="user", blocks=[IMAGE])], ""),
     ],
 )
 def test_text_of_messages(messages: list[ChatMessage], expected: Any) -> None:
-    assert text_of_messages(messages) == expected
+    assert question(asked_in_chat(messages)) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_text_of_messages(messages: list[ChatMessage], expected: Any) -> None:
     ],
 )
 def test_text_of_prompt(routed: RoutedLLM, prompt: Any, args: dict[str, Any], expected: Any) -> None:
-    assert text_of_prompt(routed, prompt, args) == expected
+    assert question(asked_in_template(routed, prompt, args)) == expected
 
 
 def test_text_of_a_conditional_prompt(routed: RoutedLLM) -> None:
@@ -68,13 +74,13 @@ def test_text_of_a_conditional_prompt(routed: RoutedLLM) -> None:
         default_template=PromptTemplate("for completion {x}"),
         conditionals=[(is_chat_model, PromptTemplate("for chat {x}"))],
     )
-    assert text_of_prompt(routed, prompt, {"x": "1"}) == "for chat 1"
+    assert question(asked_in_template(routed, prompt, {"x": "1"})) == "for chat 1"
 
 
 def test_conversation_is_a_list_of_its_own() -> None:
     history = talk(("user", "q"))
-    assert conversation("more", history) == talk(("user", "q"), ("user", "more"))
-    assert conversation(None, None) == []
+    assert asked_with_tools("more", history).messages == talk(("user", "q"), ("user", "more"))
+    assert asked_with_tools(None, None).messages == []
     assert history == talk(("user", "q"))
 
 
@@ -84,5 +90,5 @@ def test_a_parser_left_in_a_template_stays_out_of_the_question(routed: RoutedLLM
     prompt: Any = SelectorPromptTemplate(default_template=plain) if selector else plain
     prompt.output_parser = PydanticOutputParser(output_cls=LLMMetadata)
     assert "JSON" in prompt.format(llm=routed, topic="tea")
-    assert text_of_prompt(routed, prompt, {"topic": "tea"}) == "Tell me of tea."
+    assert question(asked_in_template(routed, prompt, {"topic": "tea"})) == "Tell me of tea."
     assert prompt.output_parser is not None
