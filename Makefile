@@ -16,8 +16,8 @@ test: .venv-test/.ready ## Lint, type-check and run the tests
 	.venv-test/bin/python -m mypy
 	$(PYTEST_ENV) .venv-test/bin/python -m pytest $(PARALLEL) $(ARGS)
 
-test-oldest: .venv-oldest/.ready ## Run the LangChain adapter's tests with the oldest releases that it supports
-	$(PYTEST_ENV) .venv-oldest/bin/python -m pytest $(PARALLEL) tests/langchain_router $(ARGS)
+test-oldest: .venv-oldest/.ready ## Run the adapters' tests with the oldest releases that they support
+	$(PYTEST_ENV) .venv-oldest/bin/python -m pytest $(PARALLEL) tests/langchain_router tests/llamaindex_router $(ARGS)
 
 wheel: .venv-test/.ready ## Build the wheel and the source distribution into dist/
 	.venv-test/bin/python -m build
@@ -37,7 +37,7 @@ clean:
 
 .venv-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(call environment,.venv-oldest)
-	.venv-oldest/bin/python $(PIP) install -c constraints-oldest.txt -e '.[langchain-agents]' --group test-langchain
+	.venv-oldest/bin/python $(PIP) install -c constraints-oldest.txt -e '.[langchain-agents,llamaindex]' --group test-adapters
 	touch $@
 
 define environment

@@ -1,50 +1,87 @@
-"""What routing adds to a LlamaIndex call: medians with and without it, over an LLM that answers at once.
+"""What RoutedLLM adds to a LlamaIndex LLM that answers at once: a chat, a streamed chunk, an agent's step; metadata.
 
-Run with: python benchmarks/llamaindex_overhead.py [--calls 2000]
+Run: python benchmarks/llamaindex_overhead.py [calls]
+Each figure is the difference of two medians; plain and routed calls take turns, so that both see the same machine.
+Target, with a router of constant score: 80 microseconds a chat, set on a day on which a plain one took 107.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import subprocess
 import sys
+from functools import partial
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llama_index.core.llms import ChatMessage, MockLLM
+from llama_index.core.base.llms.types import ToolCallBlock
+from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
+from llama_index.core.llms.callbacks import llm_chat_callback
 
 from llamaindex_router import RoutedLLM, RouterSelector
-from prefroute import Router, RouterNotFoundError, load_router
+from prefroute import PrefrouteError, load_router
 from prefroute.testing import FixedRouter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-MESSAGES = [ChatMessage(content="Explain in one sentence why the sky is blue.")]
+    from llama_index.core.llms import LLM
+
+    from prefroute import Router
+
+ASKED = [ChatMessage(content="Explain in one sentence why the sky is blue.")]
+STEP = [
+    *ASKED,
+    ChatMessage(
+        role="assistant", blocks=[ToolCallBlock(tool_call_id="1", tool_name="search", tool_kwargs={"q": "sky"})]
+    ),
+    ChatMessage(role="tool", content="Rayleigh scattering " * 50, additional_kwargs={"tool_call_id": "1"}),
+]
 CHOICES = ["the strong engine", "the weak engine"]
+CHUNKS = 500
 
 
-def seconds_per_call(call: Callable[[], object], calls: int) -> float:
-    """Median over calls, after a tenth of them as warm-up."""
-    times = []
+class ChunkyLLM(MockLLM):
+    """Answers a stream in many chunks."""
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Any, **_: Any) -> Iterator[ChatResponse]:  # noqa: ARG002 - the framework's signature
+        """The same chunk again and again."""
+        message = ChatMessage(role="assistant", content="x")
+        return (ChatResponse(message=message, delta="x") for _ in range(CHUNKS))
+
+
+def added(plain: Callable[[], object], routed: Callable[[], object], calls: int) -> tuple[float, float]:
+    """Microseconds of a plain call, and what a routed one takes beyond it."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(calls + calls // 10):
-        started = perf_counter()
-        call()
-        times.append(perf_counter() - started)
-    return median(times[calls // 10 :])
+        for call, taken in zip((plain, routed), times, strict=True):
+            started = perf_counter()
+            call()
+            taken.append(perf_counter() - started)
+    first, second = (median(taken[calls // 10 :]) * 1e6 for taken in times)
+    return first, second - first
 
 
-async def aseconds_per_call(call: Callable[[], Awaitable[object]], calls: int) -> float:
-    """The same for a coroutine."""
-    times = []
+async def aadded(
+    plain: Callable[[], Awaitable[object]], routed: Callable[[], Awaitable[object]], calls: int
+) -> tuple[float, float]:
+    """The same for coroutines."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(calls + calls // 10):
-        started = perf_counter()
-        await call()
-        times.append(perf_counter() - started)
-    return median(times[calls // 10 :])
+        for call, taken in zip((plain, routed), times, strict=True):
+            started = perf_counter()
+            await call()
+            taken.append(perf_counter() - started)
+    first, second = (median(taken[calls // 10 :]) * 1e6 for taken in times)
+    return first, second - first
+
+
+def alone(call: Callable[[], object], calls: int) -> float:
+    """Microseconds of a call."""
+    return added(lambda: None, call, calls)[1]
 
 
 def import_seconds(module: str, after: str) -> float:
@@ -56,37 +93,50 @@ def import_seconds(module: str, after: str) -> float:
 
 def routers() -> dict[str, Router]:
     """The routers to measure; the bundled default where its files are present."""
-    found: dict[str, Router] = {"FixedRouter": FixedRouter(0.9)}
+    found: dict[str, Router] = {"constant score": FixedRouter(0.9)}
     try:
         found["bundled default"] = load_router()
-    except RouterNotFoundError as error:
+    except PrefrouteError as error:
         print(f"bundled default left out: {error}")
     return found
 
 
+def drained(llm: LLM) -> None:
+    """Read a stream to its end."""
+    for _ in llm.stream_chat(ASKED):
+        pass
+
+
+def rows_of(router: Router, calls: int) -> Iterator[tuple[str, float, float | None]]:
+    """Kind of call, microseconds of the plain one, and what routing adds; None where there is no plain one."""
+    bare, chunky = MockLLM(max_tokens=8), ChunkyLLM(max_tokens=8)
+    routed = RoutedLLM(strong=bare, weak=bare, router=router)
+    routed.chat(ASKED)  # The turn that STEP goes on with.
+    yield "chat", *added(partial(bare.chat, ASKED), partial(routed.chat, ASKED), calls)
+    yield "chat, later step of a turn", *added(partial(bare.chat, STEP), partial(routed.chat, STEP), calls)
+    yield "achat", *asyncio.run(aadded(partial(bare.achat, ASKED), partial(routed.achat, ASKED), calls))
+    streams = partial(drained, chunky), partial(drained, RoutedLLM(strong=chunky, weak=chunky, router=router))
+    plain, more = added(*streams, max(calls // 50, 10))
+    yield "stream_chat, a chunk", plain / CHUNKS, more / CHUNKS
+    yield (
+        "selector.select",
+        alone(partial(RouterSelector(router=router).select, CHOICES, "Why is the sky blue?"), calls),
+        None,
+    )
+    yield "metadata", alone(lambda: routed.metadata, calls), None
+
+
 def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=2000)
-    calls = parser.parse_args().calls
+    """Measure and print a Markdown table."""
+    calls = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     logging.disable(logging.WARNING)
-    bare = MockLLM(max_tokens=8)
-    plain = seconds_per_call(lambda: bare.chat(MESSAGES), calls)
-    aplain = asyncio.run(aseconds_per_call(lambda: bare.achat(MESSAGES), calls))
-    print(f"\n{'':<18}{'call':<18}{'median ms':>10}{'added ms':>10}")
-    print(f"{'no routing':<18}{'chat':<18}{plain * 1e3:>10.3f}")
-    print(f"{'no routing':<18}{'achat':<18}{aplain * 1e3:>10.3f}")
+    print("| router | call | plain, or alone | routing adds | adds / plain |\n|---|---|---|---|---|")
     for name, router in routers().items():
-        routed = RoutedLLM(strong=bare, weak=bare, router=router)
-        selector = RouterSelector(router=router)
-        chat = seconds_per_call(lambda llm=routed: llm.chat(MESSAGES), calls)  # type: ignore[misc]
-        achat = asyncio.run(aseconds_per_call(lambda llm=routed: llm.achat(MESSAGES), calls))  # type: ignore[misc]
-        select = seconds_per_call(lambda it=selector: it.select(CHOICES, MESSAGES[0].content), calls)  # type: ignore[misc]
-        print(f"{name:<18}{'chat':<18}{chat * 1e3:>10.3f}{(chat - plain) * 1e3:>10.3f}")
-        print(f"{name:<18}{'achat':<18}{achat * 1e3:>10.3f}{(achat - aplain) * 1e3:>10.3f}")
-        print(f"{name:<18}{'selector.select':<18}{select * 1e3:>10.3f}")
-    added = import_seconds("llamaindex_router", after="llama_index.core")
-    print(f"\nimport llamaindex_router, after llama_index.core: {added * 1e3:.0f} ms")
+        for call, plain, more in rows_of(router, calls):
+            rest = "| |" if more is None else f"{more:.1f} us | {more / plain:.2f} |"
+            print(f"| {name} | `{call}` | {plain:.1f} us | {rest}")
+    seconds = import_seconds("llamaindex_router", after="llama_index.core")
+    print(f"\nimport llamaindex_router, after llama_index.core: {seconds * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":

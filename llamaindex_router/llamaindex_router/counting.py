@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamaindex_router.events import current_attempt
@@ -94,6 +95,10 @@ class CallCounter(Shared):
             if call is not None:
                 self._asked.discard(id(call.attempt))
         return call
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State of a copy: calls under way are counted where they began."""
+        return {"_stats": deepcopy(self._stats), "_calls": OrderedDict(), "_asked": set()}
 
     def snapshot(self) -> UsageSnapshot:
         """All figures at one moment."""

@@ -166,8 +166,7 @@ def _seen(messages: Sequence[ChatMessage], index: int, answers: Answers | None) 
 def _by_person(text: str) -> str:
     if text.lstrip().startswith("<memory>"):
         text = _MEMORY.sub("", text, count=1) or text
-    state = _STATE.match(text) if text.startswith("Current state:") else None
-    return text if state is None else state[1]
+    return _STATE.sub(r"\1", text, count=1) if "\n\nCurrent message:\n" in text else text
 
 
 def _calls(message: ChatMessage, text: str) -> tuple[str, ...]:

@@ -353,7 +353,7 @@ async def test_calls_that_are_not_routed_are_nobodys(fake: Any) -> None:
     rate = StrongCallRateHandler()
     fake(model_name="plain").invoke("hard", {"callbacks": [rate]})
     await fake(model_name="plain").ainvoke("hard", {"callbacks": [rate]})
-    assert rate.snapshot()["calls"] == {"strong": NOTHING, "weak": NOTHING}
+    assert rate.snapshot()["calls"] == {"strong": NOTHING, "weak": NOTHING, "by_model": {}}
     assert rate._runs == {}
 
 
