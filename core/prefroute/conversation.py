@@ -101,7 +101,7 @@ class Question:
     Attributes:
         text: What the router is asked.
         settled: The side, where the conversation itself says it.
-        goes_on: Whether this is a later step of the turn: an answer or a tool's result came after what the person said.
+        goes_on: Whether this is a later step of the turn: a tool was called after what the person said.
     """
 
     text: str
@@ -160,7 +160,8 @@ class TurnPolicy:
         text = asked if asked is not None else turn[0].text if turn else ""
         if self.decide == "per_step" and asked is not None and turn and turn[0].role == "tool":
             text = f"{asked}\n\n{turn[0].text[:TOOL_RESULT_CHARACTERS]}"
-        goes_on = any(message.role in _STEPS for message in turn)
+        # An answer alone is none: one may have been begun for the model to go on with.
+        goes_on = any(message.role == "tool" or message.calls for message in turn)
         if locked and caller is not None:
             return Question(text, Settled(caller, "tool_loop"), goes_on)
         settled = self._settled(turn, messages, caller)
@@ -175,9 +176,6 @@ class TurnPolicy:
         if self.lock_tool_loop and caller is not None:
             return Settled(caller, "tool_loop")
         return _kept(chain(turn, older)) if self.decide == "per_conversation" else None
-
-
-_STEPS = ("ai", "tool")
 
 
 def _turn(messages: Iterator[Message]) -> tuple[list[Message], str | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefroute._shared import Shared
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from prefroute.router import Router
     from prefroute.types import RoutingDecision
 
-TURNS = 1000
-"""Turns that are remembered: far more than are under way at a time."""
+TURNS = 20_000
+"""Decisions that are remembered; of a turn there are two, where it may go on in several ways."""
 
 ANSWERS = 10_000
 """Answers whose decision is remembered."""
@@ -34,10 +35,13 @@ class Turn:
 
     Attributes:
         scope: Names a piece of work whose calls on one question are one turn, a query say; None where there is none.
-        goes_on: Whether the call is a later step: something came after what the person asked.
+        is_conversation: Whether the call is one of a conversation: then it is a turn of its own, whatever was asked
+            before in the same scope, or a later step of one.
+        goes_on: Whether it is a later step.
     """
 
     scope: Hashable | None = None
+    is_conversation: bool = False
     goes_on: bool = False
 
 
@@ -81,7 +85,7 @@ class Turns(Shared):
             PrefrouteError: As for `Decider.decide`.
         """
         keys = _keys(decider, ask, turn)
-        if (kept := self._find(keys, decider)) is not None:
+        if (kept := self._find(keys, decider, ask)) is not None:
             return Made(kept, is_new=False)
         decision = decider.decide(ask)
         self._keep(keys, decider, decision)
@@ -95,7 +99,7 @@ class Turns(Shared):
         first = keys.known_by[0]
         loop = asyncio.get_running_loop()
         while True:
-            if (kept := self._find(keys, decider)) is not None:
+            if (kept := self._find(keys, decider, ask)) is not None:
                 return Made(kept, is_new=False)
             with self._lock:
                 earlier = self._under_way.get(first)
@@ -121,11 +125,13 @@ class Turns(Shared):
         self._keep(keys, decider, decision)
         return decision
 
-    def _find(self, keys: _Keys, decider: Decider) -> RoutingDecision | None:
+    def _find(self, keys: _Keys, decider: Decider, ask: Ask) -> RoutingDecision | None:
         with self._lock:
             for key in keys.known_by:
                 kept = self._kept.get(key)
-                if kept is not None and kept.router is decider.router:
+                if kept is None or kept.router is not decider.router:
+                    continue
+                if ask.settled is None or ask.settled.route == kept.decision.route:
                     self._kept.move_to_end(key)
                     return kept.decision
         return None
@@ -143,6 +149,10 @@ class Turns(Shared):
         return {"_size": self._size, "_kept": OrderedDict(), "_under_way": {}}
 
 
+_STAYING = ("conversation", "tool_loop")
+"""Reasons for a side that is only the one that the conversation has had so far."""
+
+
 class _Keys(NamedTuple):
     """Under what a turn's decision may be found, and under what it is kept."""
 
@@ -151,17 +161,22 @@ class _Keys(NamedTuple):
 
 
 def _keys(decider: Decider, ask: Ask, turn: Turn) -> _Keys:
-    if ask.error is not None:
-        return _Keys()  # Without a text there is nothing to know the turn by.
+    if ask.error is not None or not isinstance(ask.text, str) or not (turn.is_conversation or turn.scope is not None):
+        return _Keys()  # Nothing to know the turn by.
     bar = decider.router.threshold if decider.threshold is None else decider.threshold
-    what = (ask.text, ask.settled, ask.threshold, ask.strong_rate, bar)
+    # Where a conversation stays with a side, it is the turn's decision that the later steps stay with.
+    settled = None if ask.settled is None or ask.settled.reason in _STAYING else ask.settled
+    # A digest, for whole prompts are nothing to be kept.
+    text = blake2b(ask.text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    what = (text, settled, ask.threshold, ask.strong_rate, bar)
     try:
         hash(what)
     except TypeError:
         return _Keys()  # A threshold that is none; the decider says so.
     by_scope = () if turn.scope is None else ((turn.scope, what),)
-    by_question = ((None, what),)
-    return _Keys(by_scope + (by_question if turn.goes_on else ()), by_scope + by_question)
+    by_question = ((None, what),) if turn.is_conversation else ()
+    kept_under = by_scope + by_question
+    return _Keys(() if turn.is_conversation and not turn.goes_on else kept_under, kept_under)
 
 
 class Answers(Shared):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from inspect import isfunction, signature
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, get_args
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
@@ -17,10 +18,11 @@ from llamaindex_router.events import Attempt, announce
 from llamaindex_router.lending import lend
 from llamaindex_router.metadata import described
 from llamaindex_router.options import with_surrounding
-from prefroute import OnError, PersistenceError, Route, Router, RoutingDecision, RoutingStats
+from prefroute import ConfigurationError, OnError, PersistenceError, Route, Router, RoutingDecision, RoutingStats
 from prefroute.conversation import Decide, TurnPolicy, recorded
 from prefroute.decider import Decider
-from prefroute.fallback import other_side
+from prefroute.fallback import as_fallback, other_side
+from prefroute.inputs import as_hook, as_route
 from prefroute.options import OWN_KWARGS
 
 if TYPE_CHECKING:
@@ -43,6 +45,14 @@ class Prepared(NamedTuple):
 
     decision: RoutingDecision
     inner: Any = None
+
+
+class _MadeBy(NamedTuple):
+    """What a decision is made by: the router and its settings, what is known of the sides, what the call is about."""
+
+    decider: Decider
+    chooser: Chooser
+    asked: Asked
 
 
 class RoutedBase(FunctionCallingLLM):
@@ -74,6 +84,10 @@ class RoutedBase(FunctionCallingLLM):
                 method.__signature__ = signature(method)  # type: ignore[attr-defined] # functions may have one
         super().__init_subclass__(**kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse now what every call would be refused for, or would quietly do wrong."""
+        super().__setattr__(name, checked(self, name, value))
+
     @classmethod
     def class_name(cls) -> str:
         """Stable name of the class."""
@@ -82,7 +96,8 @@ class RoutedBase(FunctionCallingLLM):
     @property
     def metadata(self) -> LLMMetadata:
         """What both LLMs have in common, so that a call prepared by it fits either."""
-        return self._sides.merged
+        # A copy, for who is given it may change it.
+        return self._sides.merged.model_copy()
 
     # Choosing
 
@@ -98,70 +113,63 @@ class RoutedBase(FunctionCallingLLM):
             repeatable: Whether the other side may make the same call where the chosen one failed.
         """
         prepared, options = _taken_out(kwargs)
-        decider, chooser = self._decider, self._chooser
+        made_by = _MadeBy(self._decider, self._chooser, asked)
         if prepared is not None:
-            return self._delegation(prepared.decision, decider, chooser)
+            return self._delegation(prepared.decision, made_by)
+        decider, chooser, _ = made_by
         choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
         started = perf_counter()
         made = chooser.memory.turns.decide(decider, choice.ask, choice.turn)
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
-        return self._delegation(made.decision, decider, chooser, choice if repeatable else None)
+        return self._delegation(made.decision, made_by, choice if repeatable else None)
 
     async def _achoose(
         self, asked: Asked, kwargs: dict[str, Any], *, tools: bool = False, repeatable: bool = True
     ) -> Delegation:
         """`_choose` without blocking the event loop."""
         prepared, options = _taken_out(kwargs)
-        decider, chooser = self._decider, self._chooser
+        made_by = _MadeBy(self._decider, self._chooser, asked)
         if prepared is not None:
-            return self._delegation(prepared.decision, decider, chooser)
+            return self._delegation(prepared.decision, made_by)
+        decider, chooser, _ = made_by
         choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
         started = perf_counter()
         made = await chooser.memory.turns.adecide(decider, choice.ask, choice.turn)
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
-        return self._delegation(made.decision, decider, chooser, choice if repeatable else None)
+        return self._delegation(made.decision, made_by, choice if repeatable else None)
 
-    def _delegation(
-        self, decision: RoutingDecision, decider: Decider, chooser: Chooser, choice: Choice | None = None
-    ) -> Delegation:
+    def _delegation(self, decision: RoutingDecision, made_by: _MadeBy, choice: Choice | None = None) -> Delegation:
         """The call for the side that answers after a decision.
 
         Args:
             decision: The decision.
-            decider: Who made it.
-            chooser: How it was chosen.
-            choice: What was asked; None where the other side may not make the same call.
+            made_by: What it was made by.
+            choice: What was asked of the core; None where the other side may not make the same call.
         """
-        side = decider.answers(decision)
+        side = made_by.decider.answers(decision)
 
         def instead(error: Exception) -> Delegation | None:
             other, routing = other_side(decision, side, error)
             if choice is None or not choice.may_go_to(other):
                 return None
-            return self._toward(other, decision, routing, chooser)
+            return replace(self._toward(other, decision, routing, made_by), instead_of=error)
 
         mendable = choice is not None and self.fallback_to_other and decision.reason != "forced"
-        return self._toward(side, decision, recorded(decision, side), chooser, instead if mendable else None)
+        found = self._toward(side, decision, recorded(decision, side), made_by)
+        return replace(found, instead=instead) if mendable else found
 
-    def _toward(
-        self,
-        side: Route,
-        decision: RoutingDecision,
-        routing: dict[str, Any],
-        chooser: Chooser,
-        instead: Callable[[Exception], Delegation | None] | None = None,
-    ) -> Delegation:
-        llm = self._side(side)
+    def _toward(self, side: Route, decision: RoutingDecision, routing: dict[str, Any], made_by: _MadeBy) -> Delegation:
+        llm, (_, chooser, asked) = self._side(side), made_by
         return Delegation(
             llm=llm,
             decision=decision,
-            attempt=Attempt(side, routing, lend(self.callback_manager, llm)),
+            attempt=Attempt(side, chooser.sides.known(side).name, routing, lend(self.callback_manager, llm)),
             fit=chooser.sides.fitting(side),
             rate_limiter=self.rate_limiter,
-            instead=instead,
             answers=chooser.memory.answers if chooser.remembers else None,
+            said=asked.said if chooser.remembers else "",
         )
 
     @property
@@ -230,6 +238,41 @@ class RoutedBase(FunctionCallingLLM):
         """Refuse pickling; the framework's own way would silently drop a router that cannot be pickled."""
         msg = "a RoutedLLM cannot be pickled; save its router with router.save_pretrained() and construct it anew"
         raise PersistenceError(msg)
+
+
+def checked(llm: RoutedBase, name: str, value: Any) -> Any:
+    """A setting of a routed LLM, checked.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    if name in get_args(Route):
+        return as_llm(value, name)
+    if name == "router" and not isinstance(value, Router):
+        msg = f"router must be a Router, got {type(value).__name__}; load_router reads one from a folder"
+        raise ConfigurationError(msg)
+    if name == "shadow":
+        as_fallback(llm.fallback_to_other, value)
+        return None if value is None else as_route(value, name)
+    if name == "fallback_to_other":
+        return as_fallback(value, llm.shadow)
+    return as_hook(value, name, HOOKS[name]) if name in HOOKS else value
+
+
+HOOKS = {"text_fn": "the messages", "on_route": "the decision"}
+"""Functions of the user's own, and what they are functions of."""
+
+
+def as_llm(value: object, name: str) -> LLM:
+    """Check that this is an LLM.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if not isinstance(value, LLM):
+        msg = f"{name} must be a LlamaIndex LLM, got {type(value).__name__}"
+        raise ConfigurationError(msg)
+    return value
 
 
 def _taken_out(kwargs: dict[str, Any]) -> tuple[Prepared | None, Options]:

@@ -63,7 +63,8 @@ class StrongCallRateEventHandler(_Reports, BaseEventHandler):
     """Counts routing *decisions*, of every routed LLM and selector, through instrumentation; and the calls that follow.
 
     Its `strong_rate` is that of calibration: one count for each time a side was chosen, once for a turn of several
-    calls. To attach it to everything in the process:
+    calls. Calls of LLMs that are not routed do not count, except what a tool calls while a routed `predict_and_call`
+    runs it. To attach it to everything in the process:
         ```python
         handler = StrongCallRateEventHandler()
         get_dispatcher().add_event_handler(handler)  # from llama_index.core.instrumentation
@@ -96,7 +97,7 @@ class StrongCallRateEventHandler(_Reports, BaseEventHandler):
         if isinstance(event, RoutingDecisionEvent):
             self._stats.record(event.decision, event.seconds)
         elif isinstance(event, LLMChatStartEvent | LLMCompletionStartEvent):
-            self._calls.started(event.span_id, event.model_dict)
+            self._calls.started(event.span_id)
         elif isinstance(event, LLMChatEndEvent | LLMCompletionEndEvent):
             self._calls.ended(event.span_id, event.response)
         elif isinstance(event, ExceptionEvent | SpanDropEvent):
@@ -132,14 +133,14 @@ class StrongCallRateHandler(_Reports, BaseCallbackHandler):
     def on_event_start(
         self,
         event_type: CBEventType,
-        payload: dict[str, Any] | None = None,
+        payload: dict[str, Any] | None = None,  # noqa: ARG002 - the framework's signature
         event_id: str = "",
-        parent_id: str = "",  # noqa: ARG002 - the framework's signature
+        parent_id: str = "",  # noqa: ARG002 - as above
         **kwargs: Any,  # noqa: ARG002 - as above
     ) -> str:
         """Count the start of a routed LLM call."""
         if event_type == CBEventType.LLM:
-            attempt = self._calls.started(event_id, (payload or {}).get(EventPayload.SERIALIZED))
+            attempt = self._calls.started(event_id)
             if attempt is not None:
                 self._stats.record(RoutingDecision.from_dict({**attempt.routing, "route": attempt.side}))
         return event_id

@@ -6,8 +6,6 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama_index.core.callbacks.base import global_stack_trace
-
 from llamaindex_router.history import readable
 from llamaindex_router.metadata import (
     known_of,
@@ -17,6 +15,7 @@ from llamaindex_router.metadata import (
     state_of,
     with_system_role,
 )
+from llamaindex_router.spans import work_under_way
 from prefroute import ConfigurationError, PromptTypeError, RouterError
 from prefroute.capabilities import able_side
 from prefroute.conversation import Question, Settled
@@ -24,7 +23,7 @@ from prefroute.decider import Ask
 from prefroute.turns import Answers, Turn, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
 
@@ -83,7 +82,7 @@ class Sides:
             found = f"neither {self._known['strong'].name} nor {self._known['weak'].name} calls tools"
         else:
             return
-        msg = f"{found} (metadata.is_function_calling_model); use predict_and_call or ReActAgent"
+        msg = f"{found} (metadata.is_function_calling_model); use a ReActAgent"
         raise ConfigurationError(msg)
 
     def able(self, asked: Asked, *, tools: bool) -> Settled | None:
@@ -95,19 +94,22 @@ class Sides:
         if not measured and not tools:
             return None
         try:
-            needs = needs_of(asked.messages if measured else (), min(windows, default=0), tools=tools)
+            needs = needs_of(
+                asked.messages if measured else (), min(windows, default=0), tools=tools, is_packed=asked.is_packed
+            )
         except Exception:  # what cannot be read rules nothing out
             logger.debug("the messages could not be looked through", exc_info=True)
             return None
         return able_side(needs, strong=strong.limits, weak=weak.limits)
 
-    def fitting(self, side: Route) -> Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]:
+    def fitting(self, side: Route) -> Callable[[Sequence[ChatMessage]], list[ChatMessage]]:
         """Makes messages such that a side can read them; the messages themselves stay as they are."""
         other: Route = "weak" if side == "strong" else "strong"
 
-        def fit(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+        def fit(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
             fitting = with_system_role(messages, self._known[side], self._known[other])
-            return readable(fitting, self._llms[side], self._llms[other])
+            # Always a list of its own: some LLMs append to the one that they are given.
+            return list(readable(fitting, self._llms[side], self._llms[other]))
 
         return fit
 
@@ -213,14 +215,8 @@ class Chooser:
             except Exception as caught:  # noqa: BLE001 - as above
                 error = caught
         ask = Ask(text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error)
-        turn = Turn() if self.policy.decide == "per_step" else Turn(_work_under_way(), question.goes_on)
+        turn = Turn() if self.policy.decide == "per_step" else asked.turn(question, work_under_way())
         return Choice(ask, turn, self.sides, asked, tools)
-
-
-def _work_under_way() -> Hashable | None:
-    """The query or the like that a call is part of: the outermost event of the framework's callbacks."""
-    stack = global_stack_trace.get()
-    return stack[1] if len(stack) > 1 else None
 
 
 def _text_of(text_fn: Callable[[Sequence[ChatMessage]], str], messages: Sequence[ChatMessage]) -> str:

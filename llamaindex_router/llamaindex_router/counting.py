@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llamaindex_router.events import current_attempt
 from prefroute._shared import Shared
@@ -20,20 +20,17 @@ if TYPE_CHECKING:
 _MOST_CALLS = 100_000
 """Calls under way that are remembered: one whose end is never told must not be kept for ever."""
 
-_INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
-_OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
+_INPUT = ("prompt_tokens", "input_tokens", "inputTokens", "prompt_token_count", "prompt_eval_count")
+_OUTPUT = ("completion_tokens", "output_tokens", "outputTokens", "candidates_token_count", "eval_count")
 """Names that providers have for the tokens of a prompt and of an answer."""
 
+_THOUGHT_BESIDE = ("thoughts_token_count",)
+"""Where Gemini counts what it thought: beside the tokens of the answer, at the same price."""
+
 _DETAILS = ("prompt_tokens_details", "input_tokens_details")
-_CACHED_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
-"""Where Anthropic counts what the prompt cache had, and what it took in: beside the other tokens of the prompt."""
-
-
-class _Call(NamedTuple):
-    """A call under way."""
-
-    attempt: Attempt
-    model: str | None
+_CACHED_BESIDE = ("cache_read_input_tokens", "cacheReadInputTokens")
+_MADE_BESIDE = ("cache_creation_input_tokens", "cacheWriteInputTokens")
+"""Where Anthropic and Bedrock count what the prompt cache had, and what it took in: beside the rest of the prompt."""
 
 
 class CallCounter(Shared):
@@ -49,15 +46,14 @@ class CallCounter(Shared):
     def __init__(self, prices: Mapping[str, Price | None] | None = None) -> None:
         super().__init__()
         self._stats = CallStats(prices)
-        self._calls: OrderedDict[str, _Call] = OrderedDict()
-        self._asked: set[int] = set()
+        self._calls: OrderedDict[str, Attempt] = OrderedDict()
+        self._asked: dict[int, Tokens | None] = {}
 
-    def started(self, key: str | None, model: Any) -> Attempt | None:
+    def started(self, key: str | None) -> Attempt | None:
         """Remember a call.
 
         Args:
             key: Names it; its end will come under the same.
-            model: What the LLM tells of itself.
 
         Returns:
             The attempt that it belongs to; None where the call is not a routed one, or is part of one that has begun:
@@ -69,36 +65,42 @@ class CallCounter(Shared):
         with self._lock:
             if id(attempt) in self._asked:
                 return None
-            self._asked.add(id(attempt))
-            self._calls[key] = _Call(attempt, _name_of(model))
+            self._asked[id(attempt)] = None
+            self._calls[key] = attempt
             if len(self._calls) > _MOST_CALLS:
                 _, dropped = self._calls.popitem(last=False)
-                self._asked.discard(id(dropped.attempt))
+                self._asked.pop(id(dropped), None)
         return attempt
 
     def ended(self, key: str | None, response: Any) -> None:
         """Count a call that was answered."""
-        if (call := self._over(key)) is not None:
-            names, tokens = used(response)
-            self._stats.record(call.attempt.side, [*names, *([call.model] if call.model else [])], tokens)
+        names, tokens = used(response)
+        call, inner = self._over(key)
+        if call is not None:
+            self._stats.record(call.side, [*names, call.model], tokens or inner)
+        elif tokens is not None and (attempt := current_attempt()) is not None:
+            # Part of a call whose own answer may not tell what it used, as that of a structured LLM does not.
+            with self._lock:
+                if id(attempt) in self._asked:
+                    self._asked[id(attempt)] = tokens
 
     def failed(self, key: str | None) -> None:
         """Count a call that failed or was given up."""
-        if (call := self._over(key)) is not None:
-            self._stats.record_failed(call.attempt.side, [call.model] if call.model else [])
+        call, _ = self._over(key)
+        if call is not None:
+            self._stats.record_failed(call.side, [call.model])
 
-    def _over(self, key: str | None) -> _Call | None:
+    def _over(self, key: str | None) -> tuple[Attempt | None, Tokens | None]:
+        """The call of that name, which has ended, and what its parts told of tokens."""
         if key is None:
-            return None
+            return None, None
         with self._lock:
             call = self._calls.pop(key, None)
-            if call is not None:
-                self._asked.discard(id(call.attempt))
-        return call
+            return call, None if call is None else self._asked.pop(id(call), None)
 
     def __getstate__(self) -> dict[str, Any]:
         """State of a copy: calls under way are counted where they began."""
-        return {"_stats": deepcopy(self._stats), "_calls": OrderedDict(), "_asked": set()}
+        return {"_stats": deepcopy(self._stats), "_calls": OrderedDict(), "_asked": {}}
 
     def snapshot(self) -> UsageSnapshot:
         """All figures at one moment."""
@@ -107,13 +109,6 @@ class CallCounter(Shared):
     def reset(self) -> None:
         """Forget every call that has ended."""
         self._stats.reset()
-
-
-def _name_of(model: Any) -> str | None:
-    """The name of a model, by what its LLM tells of itself."""
-    if not isinstance(model, dict):
-        return None
-    return next((name for key in ("model", "model_name") if isinstance(name := model.get(key), str) and name), None)
 
 
 def used(response: Any) -> tuple[list[str], Tokens | None]:
@@ -126,15 +121,24 @@ def used(response: Any) -> tuple[list[str], Tokens | None]:
         Names of the model, and tokens where they are told.
     """
     raw = getattr(response, "raw", None)
+    # The last event of a stream of OpenAI's Responses holds the whole response.
+    raw = _field(raw, "response") or raw
     names = [name for key in ("model", "model_version") if isinstance(name := _field(raw, key), str) and name]
-    usage = _field(raw, "usage") or _field(raw, "usage_metadata") or getattr(response, "additional_kwargs", None)
-    prompt, answer = _count(usage, _INPUT), _count(usage, _OUTPUT)
-    if prompt is None or answer is None:
-        return names, None
-    beside = [_count(usage, (name,)) or 0 for name in _CACHED_BESIDE]
+    holders = (_field(raw, "usage"), _field(raw, "usage_metadata"), raw, getattr(response, "additional_kwargs", None))
+    return names, next((tokens for one in holders if (tokens := _tokens(one)) is not None), None)
+
+
+def _tokens(usage: Any) -> Tokens | None:
+    """What a provider tells of tokens, under its own names."""
+    prompt = _count(usage, _INPUT)
+    thought = _count(usage, _THOUGHT_BESIDE)
+    answer = _count(usage, _OUTPUT)
+    if prompt is None or (answer is None and thought is None):
+        return None
+    read, made = _count(usage, _CACHED_BESIDE) or 0, _count(usage, _MADE_BESIDE) or 0
     details = next((found for name in _DETAILS if (found := _field(usage, name)) is not None), None)
-    cached = _count(details, ("cached_tokens",)) or _count(usage, ("cached_content_token_count",)) or beside[0]
-    return names, Tokens(prompt + sum(beside), answer, cached)
+    cached = _count(details, ("cached_tokens",)) or _count(usage, ("cached_content_token_count",)) or read
+    return Tokens(prompt + read + made, (answer or 0) + (thought or 0), cached)
 
 
 def _count(holder: Any, names: tuple[str, ...]) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_index.core.llms import ChatResponse, CompletionResponse
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, SelectorPromptTemplate
 
 from llamaindex_router.events import ROUTING_KEY, Attempting
-from llamaindex_router.text import known_by, known_by_text
+from llamaindex_router.text import known_by
 from prefroute.fallback import arun, run
 
 if TYPE_CHECKING:
@@ -49,17 +51,21 @@ class Delegation:
         fit: Makes messages such that the LLM can read them.
         rate_limiter: Waited for before the LLM is asked.
         instead: Finds who takes the call where the LLM failed; None where nobody may.
+        instead_of: The error of the LLM that this one stands in for.
         answers: Where the decision is kept for conversations that come back with the answer; None where that is not
             needed.
+        said: What the person said last.
     """
 
-    llm: LLM
+    llm: LLM = field(repr=False)  # Its repr may hold its key.
     decision: RoutingDecision
     attempt: Attempt
-    fit: Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
+    fit: Callable[[Sequence[ChatMessage]], list[ChatMessage]]
     rate_limiter: Any | None = None
     instead: Callable[[Exception], Delegation | None] | None = None
+    instead_of: Exception | None = None
     answers: Answers | None = None
+    said: str = ""
 
     def call(self, ask: Callable[[Delegation], R]) -> R:
         """Let the LLM answer, or the other one where it fails and that is wanted.
@@ -75,19 +81,43 @@ class Delegation:
 
     def stream(self, ask: Callable[[Delegation], Iterator[R]]) -> Generator[R]:
         """Let the LLM begin its answer now; its chunks come as they are asked for."""
-
-        def opened(one: Delegation) -> Generator[R]:
-            return _chunks(one, one.open(ask), ask)
-
-        return run(self, opened, _second)
+        try:
+            chunks = self.open(ask)
+        except Exception as error:
+            if (other := self.other_for(error)) is None:
+                raise
+            return other.stream(ask)
+        return _chunks(self, chunks, ask)
 
     async def astream(self, ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]) -> AsyncGenerator[R]:
         """`stream` without blocking the event loop."""
+        try:
+            chunks = await self.aopen(ask)
+        except Exception as error:
+            if (other := self.other_for(error)) is None:
+                raise
+            return await other.astream(ask)
+        return _achunks(self, chunks, ask)
 
-        async def opened(one: Delegation) -> AsyncGenerator[R]:
-            return _achunks(one, await one.aopen(ask), ask)
+    def other_for(self, error: Exception) -> Delegation | None:
+        """Who streams the answer where this one failed before the first chunk; None where nobody may.
 
-        return await arun(self, opened, _second)
+        Raises:
+            Exception: This one stood in for another: the error of that one is the one to tell of.
+        """
+        if self.instead_of is not None:
+            raise self.instead_of
+        return _second(self, error)
+
+    def fit_template(self, prompt: BasePromptTemplate) -> Any:
+        """A copy of a template such that the LLM can read the conversation in it, as there is in those of chat engines.
+
+        A copy, because programs leave the parser of the LLM that they are made for in the template.
+        """
+        chosen = prompt.select(self.llm) if isinstance(prompt, SelectorPromptTemplate) else prompt
+        if isinstance(chosen, ChatPromptTemplate):
+            return chosen.model_copy(update={"message_templates": self.fit(chosen.message_templates)})
+        return chosen.model_copy()
 
     # One attempt
 
@@ -131,7 +161,7 @@ class Delegation:
 
     def _finished(self, result: R) -> R:
         if self.answers is not None:
-            self.answers.note(_known_by(result), self.attempt.routing)
+            self.answers.note(_known_by(result, self.said), self.attempt.routing)
         return stamped(result, self.attempt.routing)
 
 
@@ -140,27 +170,22 @@ def _second(failed: Delegation, error: Exception) -> Delegation | None:
 
 
 def _chunks(one: Delegation, chunks: Iterator[R], ask: Callable[[Delegation], Iterator[R]]) -> Generator[R]:
-    seen = _Seen(one.answers)
+    seen = _Seen(one)
     try:
         try:
             chunk = one.next_of(chunks)
         except Exception as error:
             # The framework's LLMs send their request when the first chunk is asked for.
-            other = _second(one, error)
-            if other is None:
+            if (other := one.other_for(error)) is None:
                 raise
-            one = other
-            try:
-                chunks = one.open(ask)
-                chunk = one.next_of(chunks)
-            except Exception:  # noqa: BLE001 - shown as the context of the first
-                raise error  # noqa: B904 - as in `run`
+            yield from other.stream(ask)
+            return
         while chunk is not _END:
             seen.add(chunk)
             yield stamped(chunk, one.attempt.routing)
             chunk = one.next_of(chunks)
     finally:
-        seen.keep(one.attempt.routing)
+        seen.keep()
         # A consumer who stops early ends the provider's stream too, rather than leave it to the garbage collector.
         if close := getattr(chunks, "close", None):
             with Attempting(one.attempt):
@@ -170,26 +195,23 @@ def _chunks(one: Delegation, chunks: Iterator[R], ask: Callable[[Delegation], It
 async def _achunks(
     one: Delegation, chunks: AsyncIterator[R], ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]
 ) -> AsyncGenerator[R]:
-    seen = _Seen(one.answers)
+    seen = _Seen(one)
     try:
         try:
             chunk = await one.anext_of(chunks)
         except Exception as error:
-            other = _second(one, error)
-            if other is None:
+            if (other := one.other_for(error)) is None:
                 raise
-            one = other
-            try:
-                chunks = await one.aopen(ask)
-                chunk = await one.anext_of(chunks)
-            except Exception:  # noqa: BLE001 - as in `_chunks`
-                raise error  # noqa: B904 - as in `run`
+            async with aclosing(await other.astream(ask)) as stream:
+                async for one_of_the_other in stream:
+                    yield one_of_the_other
+            return
         while chunk is not _END:
             seen.add(chunk)
             yield stamped(chunk, one.attempt.routing)
             chunk = await one.anext_of(chunks)
     finally:
-        seen.keep(one.attempt.routing)
+        seen.keep()
         if close := getattr(chunks, "aclose", None):
             with Attempting(one.attempt):
                 await close()
@@ -198,34 +220,35 @@ async def _achunks(
 class _Seen:
     """What of a stream is needed to know its answer by."""
 
-    __slots__ = ("_answers", "_last", "_tokens")
+    __slots__ = ("_last", "_one", "_tokens")
 
-    def __init__(self, answers: Answers | None) -> None:
-        self._answers = answers
+    def __init__(self, one: Delegation) -> None:
+        self._one = one
         self._last: object = None
         self._tokens: list[str] = []
 
     def add(self, chunk: object) -> None:
         """Take note of a chunk: a response holds all that came before, a token does not."""
-        if self._answers is None:
+        if self._one.answers is None:
             return
         if isinstance(chunk, str):
             self._tokens.append(chunk)
         else:
             self._last = chunk
 
-    def keep(self, routing: Mapping[str, Any]) -> None:
+    def keep(self) -> None:
         """Keep the decision for what was seen."""
-        if self._answers is not None:
-            self._answers.note(_known_by("".join(self._tokens) if self._tokens else self._last), routing)
+        if self._one.answers is not None:
+            seen = "".join(self._tokens) if self._tokens else self._last
+            self._one.answers.note(_known_by(seen, self._one.said), self._one.attempt.routing)
 
 
-def _known_by(result: object) -> Sequence[Hashable]:
+def _known_by(result: object, said: str) -> Sequence[Hashable]:
     if isinstance(result, ChatResponse):
-        return known_by(result.message)
+        return known_by(result.message, said)
     if isinstance(result, CompletionResponse):
-        return known_by_text(result.text)
-    return known_by_text(result) if isinstance(result, str) else []
+        return known_by(result.text, said)
+    return known_by(result, said) if isinstance(result, str) else []
 
 
 def stamped(result: R, routing: Mapping[str, Any]) -> R:

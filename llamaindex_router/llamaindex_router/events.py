@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ROUTING_KEY = "routing"
 """Where a decision stands: in instrumentation tags and in a response's `additional_kwargs`."""
+
+logger = logging.getLogger(__name__)
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -76,11 +79,13 @@ class Attempt:
 
     Attributes:
         side: Its side.
+        model: The name of its model.
         routing: The decision, as it is recorded.
         loan: The callback handlers that it is lent.
     """
 
     side: Route
+    model: str
     routing: Mapping[str, Any]
     loan: Loan | None = None
 
@@ -122,6 +127,8 @@ class Attempting:
     ) -> None:
         """Reset them."""
         tags, attempt, loan = self._tokens
-        current_loan.reset(loan)
-        _current.reset(attempt)
-        active_instrument_tags.reset(tags)
+        for variable, before in ((current_loan, loan), (_current, attempt), (active_instrument_tags, tags)):
+            try:
+                variable.reset(before)
+            except ValueError:  # An event loop that is closed amid a chunk ends the stream in another context.
+                logger.debug("%s was set in another context", variable.name)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import CachePoint, CitationBlock, ThinkingBlock, ToolCallBlock
 from llama_index.core.llms import ChatResponse
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.utils import parse_partial_json
 
-from llamaindex_router.text import ASSISTANTS
+from llamaindex_router.text import ASSISTANTS, calls_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +104,15 @@ def _with_calls(message: ChatMessage, llm: LLM, other: LLM) -> list[ContentBlock
         return blocks
     if not any(message.additional_kwargs.get(key) for key in _LEGACY) or _read_by(llm, message):
         return blocks
-    return [*blocks, *_read_by(other, message)]
+    return [*blocks, *(_read_by(other, message) or _known(message))]
+
+
+def _known(message: ChatMessage) -> list[ToolCallBlock]:
+    """The tool calls of an answer that neither LLM reads, as no client does its own objects once they were stored."""
+    return [
+        _with_parsed_arguments(ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments))
+        for call in calls_of(message)
+    ]
 
 
 def _read_by(llm: LLM, message: ChatMessage) -> list[ToolCallBlock]:
@@ -138,11 +148,13 @@ def _with_parsed_arguments(call: ToolCallBlock) -> ToolCallBlock:
     """The call with its arguments as an object: some providers give a JSON text, which others refuse."""
     if not isinstance(call.tool_kwargs, str):
         return call
-    try:
-        arguments: Any = json.loads(call.tool_kwargs or "{}")
-    except ValueError:
-        return call
-    return call.model_copy(update={"tool_kwargs": arguments}) if isinstance(arguments, dict) else call
+    arguments: Any = None
+    for parse in (json.loads, parse_partial_json):  # An answer that was cut off has its arguments cut off too.
+        with suppress(ValueError):
+            arguments = parse(call.tool_kwargs or "{}")
+            break
+    kept = arguments if isinstance(arguments, dict) else {"arguments": call.tool_kwargs}
+    return call.model_copy(update={"tool_kwargs": kept})
 
 
 def _is_own_thinking(block: ThinkingBlock, llm: LLM) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.llms import LLM
 
+from llamaindex_router.base import HOOKS, as_llm
+from llamaindex_router.spans import watch_spans
 from llamaindex_router.text import asked_in_chat, asked_in_completion, asked_in_template
 from llamaindex_router.tools import RoutedTools
-from prefroute import ConfigurationError, RoutingStats
 from prefroute.conversation import TurnPolicy
 from prefroute.decider import Decider
 from prefroute.fallback import as_fallback
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
         CompletionResponseAsyncGen,
         CompletionResponseGen,
     )
-    from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse
+    from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CompletionResponse
     from llama_index.core.program.utils import FlexibleModel
     from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
     from llama_index.core.types import Model, TokenAsyncGen, TokenGen
 
     from llamaindex_router.base import TextFunction
-    from prefroute import OnError, Route, Router, RoutingDecision
+    from prefroute import OnError, Route, Router, RoutingDecision, RoutingStats
     from prefroute.conversation import Decide
 
 
@@ -117,10 +117,7 @@ class RoutedLLM(RoutedTools):
         callback_manager: CallbackManager | None = None,
         rate_limiter: Any | None = None,
     ) -> None:
-        for name, llm in (("strong", strong), ("weak", weak)):
-            if not isinstance(llm, LLM):
-                msg = f"{name} must be a LlamaIndex LLM, got {type(llm).__name__}"
-                raise ConfigurationError(msg)
+        strong, weak = as_llm(strong, "strong"), as_llm(weak, "weak")
         decider = Decider.of(
             router,
             threshold=threshold,
@@ -132,6 +129,7 @@ class RoutedLLM(RoutedTools):
             shadow=shadow,
         )
         TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after)
+        watch_spans()
         super().__init__(
             strong=strong,
             weak=weak,
@@ -142,7 +140,7 @@ class RoutedLLM(RoutedTools):
             decide=decide,
             lock_tool_loop=lock_tool_loop,
             escalate_after=escalate_after,
-            text_fn=as_hook(text_fn, "text_fn", "the messages"),
+            text_fn=as_hook(text_fn, "text_fn", HOOKS["text_fn"]),
             fallback_to_other=as_fallback(fallback_to_other, shadow),
             shadow=shadow,
             on_route=on_route,
@@ -204,22 +202,22 @@ class RoutedLLM(RoutedTools):
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Fill in a template and answer it."""
         chosen = self._choose(asked_in_template(self, prompt, prompt_args), {})
-        return chosen.call(lambda to: to.llm.predict(prompt, **prompt_args))
+        return chosen.call(lambda to: to.llm.predict(to.fit_template(prompt), **prompt_args))
 
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Fill in a template and answer it."""
         chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), {})
-        return await chosen.acall(lambda to: to.llm.apredict(prompt, **prompt_args))
+        return await chosen.acall(lambda to: to.llm.apredict(to.fit_template(prompt), **prompt_args))
 
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
         """Fill in a template and answer it, token by token."""
         chosen = self._choose(asked_in_template(self, prompt, prompt_args), {})
-        return chosen.stream(lambda to: to.llm.stream(prompt, **prompt_args))
+        return chosen.stream(lambda to: to.llm.stream(to.fit_template(prompt), **prompt_args))
 
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
         """Fill in a template and answer it, token by token."""
         chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), {})
-        return await chosen.astream(lambda to: to.llm.astream(prompt, **prompt_args))
+        return await chosen.astream(lambda to: to.llm.astream(to.fit_template(prompt), **prompt_args))
 
     def structured_predict(
         self,
@@ -231,7 +229,9 @@ class RoutedLLM(RoutedTools):
         """Fill in a template and answer it with an object."""
         kwargs = dict(llm_kwargs or {})
         chosen = self._choose(asked_in_template(self, prompt, prompt_args), kwargs)
-        answer: Model = chosen.call(lambda to: to.llm.structured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
+        answer: Model = chosen.call(
+            lambda to: to.llm.structured_predict(output_cls, to.fit_template(prompt), {**kwargs}, **prompt_args)
+        )
         return answer
 
     async def astructured_predict(
@@ -244,7 +244,9 @@ class RoutedLLM(RoutedTools):
         """Fill in a template and answer it with an object."""
         kwargs = dict(llm_kwargs or {})
         chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), kwargs)
-        return await chosen.acall(lambda to: to.llm.astructured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
+        return await chosen.acall(
+            lambda to: to.llm.astructured_predict(output_cls, to.fit_template(prompt), {**kwargs}, **prompt_args)
+        )
 
     def stream_structured_predict(
         self,
@@ -256,7 +258,9 @@ class RoutedLLM(RoutedTools):
         """Fill in a template and answer it with an object that fills up; decided before this returns."""
         kwargs = dict(llm_kwargs or {})
         chosen = self._choose(asked_in_template(self, prompt, prompt_args), kwargs)
-        return chosen.stream(lambda to: to.llm.stream_structured_predict(output_cls, prompt, {**kwargs}, **prompt_args))
+        return chosen.stream(
+            lambda to: to.llm.stream_structured_predict(output_cls, to.fit_template(prompt), {**kwargs}, **prompt_args)
+        )
 
     async def astream_structured_predict(
         self,
@@ -269,5 +273,5 @@ class RoutedLLM(RoutedTools):
         kwargs = dict(llm_kwargs or {})
         chosen = await self._achoose(asked_in_template(self, prompt, prompt_args), kwargs)
         return await chosen.astream(
-            lambda to: to.llm.astream_structured_predict(output_cls, prompt, {**kwargs}, **prompt_args)
+            lambda to: to.llm.astream_structured_predict(output_cls, to.fit_template(prompt), {**kwargs}, **prompt_args)
         )

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ERROR = 1.5
+"""How many times as much the estimate of tokens may say as there are."""
+
 UNLIMITED = -1
 """A `num_output` that stands for no stated limit."""
 
@@ -90,8 +93,10 @@ def merged_metadata(strong: LLM, weak: LLM) -> LLMMetadata:
     pair = (strong.metadata, weak.metadata)
     window = min(side.context_window for side in pair)
     roles = {side.system_role for side in pair}
+    # One that nobody has stated is the framework's guess, and is no more than that when it is handed on.
+    stated = any(side.context_window == window and "context_window" in side.model_fields_set for side in pair)
     return LLMMetadata(
-        context_window=window,
+        **({"context_window": window} if stated else {}),
         num_output=_num_output(window, pair),
         is_chat_model=any(side.is_chat_model for side in pair),
         is_function_calling_model=all(
@@ -127,7 +132,8 @@ def state_of(llm: LLM) -> list[Any]:
     """
     state: list[Any] = [llm]
     for values in (llm.__dict__, llm.__pydantic_private__ or {}):
-        for value in values.values():
+        # A list, for another thread may just be setting one.
+        for value in list(values.values()):
             state.append(value)
             if type(value) is dict:
                 state.extend(value.values())
@@ -143,16 +149,19 @@ def same_state(first: Sequence[Any], second: Sequence[Any]) -> bool:
     return len(first) == len(second) and all(map(is_, first, second))
 
 
-def needs_of(messages: Sequence[ChatMessage], window: int, *, tools: bool) -> Needs:
+def needs_of(messages: Sequence[ChatMessage], window: int, *, tools: bool, is_packed: bool) -> Needs:
     """What a call needs, measured no better than is needed to see whether it fits.
 
     Args:
         messages: All that is sent; images and the like are not measured.
         window: The smaller window, in tokens.
         tools: Whether it brings tools.
+        is_packed: Whether the framework made it fit, by a count of its own; then only what is far too much counts.
     """
     texts = [text for message in messages if (text := message.content)]
     tokens = tokens_of(*texts) if sum(map(most_tokens_of, texts)) > window else 0
+    if is_packed:
+        tokens = int(tokens / _ERROR)
     return Needs(tokens=tokens, features=frozenset({TOOLS}) if tools else frozenset())
 
 

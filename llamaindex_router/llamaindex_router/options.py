@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from prefroute.errors import ConfigurationError
 from prefroute.inputs import as_threshold
 from prefroute.options import Options, options_of
 
@@ -41,10 +42,17 @@ def routing_options(
 
     Raises:
         ThresholdError: The threshold is not a finite number.
-        ConfigurationError: `route` names no side.
+        ConfigurationError: `route` names no side, `strong_rate` is no share, or there is a threshold beside it.
     """
+    if threshold is not None and strong_rate is not None:
+        msg = f"give threshold= or strong_rate=, not both; got {threshold!r} and {strong_rate!r}"
+        raise ConfigurationError(msg)
     if threshold is not None:
         as_threshold(threshold)
+    if strong_rate is not None:
+        from prefroute.calibration import as_strong_rate
+
+        as_strong_rate(strong_rate)
     given = {"threshold": threshold, "strong_rate": strong_rate, "route": route}
     token = _surrounding.set(with_surrounding(given))
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage, MessageRole
 from llama_index.core.prompts import SelectorPromptTemplate
 
 from prefroute.conversation import Message, Question, without_noise
+from prefroute.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -30,11 +31,14 @@ ASSISTANTS = frozenset({MessageRole.ASSISTANT, MessageRole.CHATBOT, MessageRole.
 
 _TOOLS = frozenset({MessageRole.TOOL, MessageRole.FUNCTION})
 
-_COMPLAINTS = ("Error while parsing the output:", "FAILURE: Your previous response was empty.")
-"""What ReActAgent says to an answer that it could not parse, as USER."""
+_COMPLAINTS = {
+    "Error while parsing the output:": "\nThe output should be in one of the following formats:\n",
+    "FAILURE: Your previous response was empty.": "\nYou must output a thought and an action/answer.\n",
+}
+"""What ReActAgent says as USER to an answer that it could not parse: how that begins, and what comes later."""
 
-_FROM_REACT = ("Observation:", *_COMPLAINTS)
-"""What ReActAgent writes as USER messages; the first is a tool's result."""
+_RESULTS = {"Observation:": "Action:", "Result of executing the code given:\n\n": "<execute>"}
+"""How ReActAgent and CodeActAgent begin a tool's result, which they write as USER; and what the call had in it."""
 
 _OUT_OF_STEPS = "You have reached the maximum number of iterations ("
 """What agents write as SYSTEM where they ask for a last answer."""
@@ -45,14 +49,21 @@ _STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(.*)\n\Z", re.DOT
 _MEMORY = re.compile(r"\s*<memory>.*?</memory>\s*", re.DOTALL)
 """What `Memory(insert_method="user")` puts before the user's message."""
 
+_RETOLD = "<current_conversation>"
+"""How agents with an output class begin when they tell the conversation as one USER message."""
+
+_BY_USER = re.compile(r"<user>\s*(<message>.*?</message>)\s*</user>", re.DOTALL)
+_SAID = re.compile(r"<message>(.*?)</message>", re.DOTALL)
+
 _REACT_CALL = re.compile(r"^Action: .*?^Action Input: .*", re.DOTALL | re.MULTILINE)
 """A tool call in the answer of a ReAct agent."""
 
 _WRAPPED = (
     ("llama_index.core.chat_engine.condense_plus_context", "DEFAULT_CONDENSE_PROMPT_TEMPLATE", "{question}"),
+    ("llama_index.core.prompts.default_prompts", "HYDE_TMPL", "{context_str}"),
     ("llama_index.core.retrievers.fusion_retriever", "QUERY_GEN_PROMPT", "{query}"),
 )
-"""Templates that the framework fills in and gives to `complete`: module, name and variable of the question."""
+"""Templates that the framework fills in with a question by itself, or under another name: module, name, variable."""
 
 
 class Asked:
@@ -61,9 +72,20 @@ class Asked:
     Args:
         messages: Makes the messages of the call.
         question: What is asked, where the call says so itself.
+        is_conversation: Whether the messages are what was said, one after the other.
+        is_packed: Whether the framework saw to it that the call fits into a window.
     """
 
-    def __init__(self, messages: Callable[[], Sequence[ChatMessage]], question: str | None = None) -> None:
+    def __init__(
+        self,
+        messages: Callable[[], Sequence[ChatMessage]],
+        question: str | None = None,
+        *,
+        is_conversation: bool = False,
+        is_packed: bool = False,
+    ) -> None:
+        self.is_packed = is_packed
+        self._is_conversation = is_conversation
         self._make = messages
         self._messages: Sequence[ChatMessage] | None = None
         self._question = question
@@ -74,6 +96,11 @@ class Asked:
         if self._messages is None:
             self._messages = self._make()
         return self._messages
+
+    @property
+    def said(self) -> str:
+        """What the person said last."""
+        return _said_before(self.messages, len(self.messages)) if self._question is None else self._question
 
     def question(self, policy: TurnPolicy, answers: Answers | None, *, locked: bool) -> Question:
         """What the router is asked.
@@ -87,15 +114,25 @@ class Asked:
             return Question(self._question)
         return policy.question(_newest_first(self.messages, answers), locked=locked)
 
+    def turn(self, question: Question, work: str | None) -> Turn:
+        """What tells the turn that the call belongs to.
+
+        Args:
+            question: What was found to be asked.
+            work: The piece of work that the call is part of; of other calls than a conversation's, all on one question
+                in it are one turn.
+        """
+        return Turn(work, is_conversation=self._is_conversation, goes_on=question.goes_on)
+
 
 def asked_in_chat(messages: Sequence[ChatMessage]) -> Asked:
     """What a conversation is about."""
-    return Asked(lambda: messages)
+    return Asked(lambda: messages, is_conversation=True)
 
 
 def asked_with_tools(user_msg: str | ChatMessage | None, history: Sequence[ChatMessage] | None) -> Asked:
     """What a conversation is about whose last message may come by itself."""
-    return Asked(lambda: _joined(user_msg, history))
+    return Asked(lambda: _joined(user_msg, history), is_conversation=True)
 
 
 def asked_in_completion(prompt: str) -> Asked:
@@ -122,24 +159,23 @@ def asked_in_template(llm: LLM, prompt: BasePromptTemplate, prompt_args: Mapping
     variables = {**prompt.kwargs, **prompt_args}
     found = (variables.get(name) for name in QUERY_VARIABLES)
     question = next((one for one in found if isinstance(one, str) and one), None)
-    return Asked(messages, None if question is None else without_noise(question) or question)
+    return Asked(messages, None if question is None else without_noise(question) or question, is_packed=True)
 
 
-def known_by(message: ChatMessage) -> list[Hashable]:
+def known_by(answer: ChatMessage | str, said: str) -> list[Hashable]:
     """What an answer is known by when it comes back in a history, which may have been stored in between.
 
+    Args:
+        answer: The answer, or its text where there is no more of it.
+        said: What the person said last before it: "You are welcome." is said to many.
+
     Returns:
-        The ids of its tool calls, which are unique; without any, its text.
+        One key, of these and of its tool calls; none where it has neither text nor calls.
     """
-    ids = [call.tool_call_id for call in message.blocks if isinstance(call, ToolCallBlock) and call.tool_call_id]
-    legacy = [_field(call, "id") for call in _legacy_calls(message)]
-    keys: list[Hashable] = [("call", one) for one in dict.fromkeys([*ids, *legacy]) if isinstance(one, str)]
-    return keys or known_by_text(message.content or "")
-
-
-def known_by_text(text: str) -> list[Hashable]:
-    """What an answer is known by of which there is only the text."""
-    return [("text", hash(text.strip()))] if text.strip() else []
+    text, calls = (answer, []) if isinstance(answer, str) else (answer.content or "", calls_of(answer))
+    text = text.strip()
+    # The ids of calls alone would not do: some providers have none, and name calls by their tools.
+    return [hash((said, text, *calls))] if text or calls else []
 
 
 def _newest_first(messages: Sequence[ChatMessage], answers: Answers | None) -> Iterator[Message]:
@@ -152,45 +188,90 @@ def _seen(messages: Sequence[ChatMessage], index: int, answers: Answers | None) 
     message = messages[index]
     text = message.content or ""
     if message.role == MessageRole.USER:
-        if text.startswith(_FROM_REACT) and any(earlier.role in ASSISTANTS for earlier in messages[:index]):
-            return Message(role="tool", text=text, failed=text.startswith(_COMPLAINTS))
-        return Message(role="human", text=_by_person(text))
+        complains = any(text.startswith(begun) and later in text for begun, later in _COMPLAINTS.items())
+        if complains or _is_result(messages, index, text):
+            return Message(role="tool", text=text, failed=complains)
+        return Message(role="human", text=_wrapped_question(text) or _by_person(text))
     if message.role in ASSISTANTS:
-        routing = None if answers is None else answers.find(known_by(message))
-        return Message(role="ai", text=text, calls=_calls(message, text), routing=routing)
+        routing = None if answers is None else answers.find(known_by(message, _said_before(messages, index)))
+        made = tuple(f"{call.name} {call.arguments}" for call in calls_of(message))
+        react = _REACT_CALL.search(text) if not made and "Action:" in text else None
+        return Message(role="ai", text=text, calls=made if react is None else (react[0].strip(),), routing=routing)
     # The framework does not say whether a tool failed: what it puts into the message is the error's text alone.
     is_step = message.role in _TOOLS or text.startswith(_OUT_OF_STEPS)
     return Message(role="tool" if is_step else "other", text=text)
 
 
+def _said_before(messages: Sequence[ChatMessage], index: int) -> str:
+    """What the person said last before a message."""
+    earlier = (_seen(messages, i, None) for i in range(index - 1, -1, -1))
+    return next((message.text for message in earlier if message.role == "human"), "")
+
+
+def _is_result(messages: Sequence[ChatMessage], index: int, text: str) -> bool:
+    """Whether an agent wrote this: a result comes after an answer that calls a tool."""
+    called = next((call for begun, call in _RESULTS.items() if text.startswith(begun)), None)
+    if called is None:
+        return False
+    answer = next((messages[i] for i in range(index - 1, -1, -1) if messages[i].role in ASSISTANTS), None)
+    return answer is not None and called in (answer.content or "")
+
+
 def _by_person(text: str) -> str:
+    if text.startswith(_RETOLD) and (retold := _BY_USER.findall(text)):
+        text = "\n".join(_SAID.findall(retold[-1]))
     if text.lstrip().startswith("<memory>"):
         text = _MEMORY.sub("", text, count=1) or text
     return _STATE.sub(r"\1", text, count=1) if "\n\nCurrent message:\n" in text else text
 
 
-def _calls(message: ChatMessage, text: str) -> tuple[str, ...]:
+class Call(NamedTuple):
+    """A tool call in an answer.
+
+    Attributes:
+        id: As the provider or the framework gave it.
+        name: Of the tool.
+        arguments: As a JSON text that is the same for the same arguments.
+    """
+
+    id: str | None
+    name: str
+    arguments: str
+
+
+def calls_of(message: ChatMessage) -> list[Call]:
+    """The tool calls of an answer: the framework's blocks, or what providers wrote before there were any."""
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
     if blocks:
-        return tuple(f"{block.tool_name} {_canonical(block.tool_kwargs)}" for block in blocks)
-    if legacy := _legacy_calls(message):
-        return tuple(_canonical(_field(call, "function") or call) for call in legacy)
-    react = _REACT_CALL.search(text) if "Action:" in text else None
-    return () if react is None else (react[0].strip(),)
+        return [Call(block.tool_call_id, block.tool_name, _canonical(block.tool_kwargs)) for block in blocks]
+    legacy = message.additional_kwargs.get("tool_calls")
+    found = map(_legacy_call, legacy if isinstance(legacy, list | tuple) else ())
+    return [call for call in found if call is not None]
 
 
-def _legacy_calls(message: ChatMessage) -> Sequence[Any]:
-    """Tool calls as providers wrote them before there were blocks for them."""
-    found = message.additional_kwargs.get("tool_calls")
-    return found if isinstance(found, list | tuple) else ()
+def _legacy_call(call: Any) -> Call | None:
+    """A call as OpenAI's or Anthropic's messages have it, as an object or as it is stored."""
+    inner = _field(call, "function") or call
+    arguments: Any = next((found for key in _ARGUMENTS if (found := _field(inner, key)) is not None), {})
+    made, name = _field(call, "id"), _field(inner, "name")
+    return Call(made if isinstance(made, str) else None, name, _canonical(arguments)) if isinstance(name, str) else None
 
 
-def _field(call: Any, name: str) -> Any:
-    return call.get(name) if isinstance(call, dict) else getattr(call, name, None)
+_ARGUMENTS = ("arguments", "input")
+
+
+def _field(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
 def _canonical(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, sort_keys=True, default=repr)
+    """Arguments as a text; providers give an object, or a JSON text with spaces of their own."""
+    if isinstance(arguments, str):
+        try:
+            return _canonical(dict(json.loads(arguments)))
+        except (TypeError, ValueError):
+            return arguments
+    return json.dumps(arguments, sort_keys=True, default=repr)
 
 
 def _wrapped_question(prompt: str) -> str | None:

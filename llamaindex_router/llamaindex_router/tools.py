@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
     from llamaindex_router.delegation import Delegation
+
+
+logger = logging.getLogger(__name__)
 
 
 class RoutedTools(RoutedBase):
@@ -96,7 +100,7 @@ class RoutedTools(RoutedBase):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """Let the chosen LLM call tools and run them; one that has no tool API does so as a ReAct agent."""
+        """Let the chosen LLM call tools and run them, in its own way."""
         # Tools may have run before something fails, so this is not done twice.
         chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, repeatable=False)
         return chosen.call(
@@ -111,7 +115,7 @@ class RoutedTools(RoutedBase):
         *args: Any,
         **kwargs: Any,
     ) -> AgentChatResponse:
-        """Let the chosen LLM call tools and run them; one that has no tool API does so as a ReAct agent."""
+        """Let the chosen LLM call tools and run them, in its own way."""
         chosen = await self._achoose(asked_with_tools(user_msg, chat_history), kwargs, repeatable=False)
         return await chosen.acall(
             lambda to: to.llm.apredict_and_call(tools, user_msg, _history(chat_history, to), *args, **kwargs)
@@ -139,15 +143,26 @@ class RoutedTools(RoutedBase):
             ConfigurationError: Neither LLM calls tools.
         """
         sides = self._sides
-        sides.check_tools()
+        if error_on_no_tool_call:
+            sides.check_tools()
         readers: list[Route] = [side for side in get_args(Route) if sides.known(side).calls_tools]
         if (routing := response.additional_kwargs.get(ROUTING_KEY)) is not None:
             readers = [side for side in readers if side == answered_by(routing)] or readers
             response = unstamped(response)
+        if not readers:
+            return []
         for side in readers[:-1]:
-            if found := _tool_calls(self._side(side), response, error_on_none=False, **kwargs):
+            if found := self._read(side, response, **kwargs):
                 return found
         return _tool_calls(self._side(readers[-1]), response, error_on_none=error_on_no_tool_call, **kwargs)
+
+    def _read(self, side: Route, response: ChatResponse, **kwargs: Any) -> list[ToolSelection]:
+        """What one side finds; nothing where it fails, for the response may be in the other's dialect."""
+        try:
+            return _tool_calls(self._side(side), response, error_on_none=False, **kwargs)
+        except Exception:  # the other one is asked
+            logger.debug("the %s side cannot read these tool calls", side, exc_info=True)
+            return []
 
     def _prepare_chat_with_tools(  # noqa: PLR0917 - the framework's signature
         self,
@@ -177,8 +192,7 @@ class RoutedTools(RoutedBase):
 
 
 def _history(history: Sequence[ChatMessage] | None, to: Delegation) -> list[ChatMessage] | None:
-    # Always a list of its own: OpenAI's LLM appends the user's message to the one it is given.
-    return None if history is None else list(to.fit(history))
+    return None if history is None else to.fit(history)
 
 
 def _able(chosen: Delegation) -> FunctionCallingLLM:

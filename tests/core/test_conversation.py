@@ -58,7 +58,7 @@ def test_the_last_thing_a_person_said_is_asked(decide: Any) -> None:
     older = [Message(role="other", text="system"), human("first"), ai(text="answer")]
     assert asked(*older, human("second"), decide=decide) == Question("second")
     assert asked(human("only"), decide=decide) == Question("only")
-    assert asked(human("second"), ai(text="begun"), decide=decide) == Question("second", goes_on=True)
+    assert asked(human("second"), ai(text="begun"), decide=decide) == Question("second")
 
 
 @pytest.mark.parametrize(

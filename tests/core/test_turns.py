@@ -16,7 +16,8 @@ from prefroute.errors import RouterError
 from prefroute.testing import FailingRouter, FixedRouter
 from prefroute.turns import Answers, Made, Turn, Turns
 
-STEP, QUERY = Turn(goes_on=True), Turn(scope="query 1")
+SAID, STEP = Turn(is_conversation=True), Turn(is_conversation=True, goes_on=True)
+QUERY = Turn(scope="query 1")
 
 
 def decider(router: Router | None = None, **settings: Any) -> Decider:
@@ -24,7 +25,7 @@ def decider(router: Router | None = None, **settings: Any) -> Decider:
 
 
 def decide(turns: Turns, who: Decider, text: str = "q", turn: Turn | None = None, **ask: Any) -> Made:
-    return turns.decide(who, Ask(text=text, **ask), Turn() if turn is None else turn)
+    return turns.decide(who, Ask(text=text, **ask), SAID if turn is None else turn)
 
 
 def test_a_step_keeps_the_decision_of_its_turn() -> None:
@@ -58,12 +59,46 @@ def test_calls_of_one_scope_share_a_decision() -> None:
     turns, who = Turns(), decider()
     first = decide(turns, who, turn=QUERY)
     assert decide(turns, who, turn=QUERY) == Made(first.decision, is_new=False)
-    assert decide(turns, who, turn=Turn(scope="query 1", goes_on=True)).decision is first.decision
-    other = decide(turns, who, turn=Turn(scope="query 2"))
-    assert other.is_new
-    # A step outside of a query goes on with whatever was decided last on that question.
-    assert decide(turns, who, turn=STEP).decision is other.decision
     assert decide(turns, who, text="another", turn=QUERY).is_new
+    assert decide(turns, who, turn=Turn(scope="query 2")).is_new
+    # Nobody goes on with a conversation that there has not been.
+    assert decide(turns, who, turn=STEP).is_new
+
+
+def test_conversations_of_two_scopes_are_told_apart() -> None:
+    turns, who = Turns(), decider()
+    begun = {scope: decide(turns, who, turn=Turn(scope, is_conversation=True)) for scope in ("run 1", "run 2")}
+    for scope, first in begun.items():
+        assert first.is_new
+        step = decide(turns, who, turn=Turn(scope, is_conversation=True, goes_on=True))
+        assert step == Made(first.decision, is_new=False)
+        assert decide(turns, who, turn=Turn(scope)).decision is first.decision
+        assert decide(turns, who, turn=Turn(scope, is_conversation=True)).is_new
+    # A step of no known scope goes on with whatever was decided last on that question.
+    assert not decide(turns, who, turn=STEP).is_new
+
+
+def test_a_call_that_is_part_of_nothing_is_not_kept() -> None:
+    turns, who = Turns(), decider()
+    for _ in range(3):
+        assert decide(turns, who, turn=Turn()).is_new
+    assert not turns._kept
+
+
+def test_no_prompt_is_kept() -> None:
+    turns = Turns()
+    decide(turns, decider(), text="a secret that nobody should find \ud800", turn=Turn("query", is_conversation=True))
+    assert len(turns._kept) == 2
+    assert "secret" not in repr(turns._kept)
+
+
+@pytest.mark.parametrize("reason", ["conversation", "tool_loop"])
+def test_where_a_conversation_stays_its_steps_keep_the_decision(reason: Any) -> None:
+    turns, who = Turns(), decider()
+    first = decide(turns, who)
+    assert decide(turns, who, turn=STEP, settled=Settled("weak", reason)).decision is first.decision
+    other = decide(turns, who, turn=STEP, settled=Settled("strong", reason))
+    assert (other.is_new, other.decision.route) == (True, "strong")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +138,7 @@ def test_a_settled_turn_is_counted_once() -> None:
 def test_calls_without_a_text_have_nothing_in_common() -> None:
     turns, who = Turns(), decider(on_error="weak")
     asks = [Ask(error=ValueError("unreadable")) for _ in range(2)]
-    made = [turns.decide(who, ask, Turn("query", goes_on=True)) for ask in asks]
+    made = [turns.decide(who, ask, Turn("query", is_conversation=True, goes_on=True)) for ask in asks]
     assert [one.is_new for one in made] == [True, True]
     assert {one.decision.reason for one in made} == {"router_error"}
 
@@ -122,7 +157,7 @@ def test_a_failure_that_is_raised_is_not_kept() -> None:
 
 def test_the_oldest_turns_are_forgotten() -> None:
     turns, who = Turns(size=3), decider()
-    first = decide(turns, who, text="a", turn=Turn("query"))  # kept under two keys
+    first = decide(turns, who, text="a", turn=Turn("query", is_conversation=True))  # kept under two keys
     decide(turns, who, text="b")
     assert (
         decide(turns, who, text="a", turn=Turn("query")).decision is first.decision

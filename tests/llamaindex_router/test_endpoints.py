@@ -181,7 +181,10 @@ async def test_stream_decides_at_once(routed: RoutedLLM, router: FixedRouter, ea
 def test_closing_a_stream_closes_one_that_is_held_elsewhere(strong: DialectLLM) -> None:
     decision = RoutingDecision(route="strong", score=0.9, threshold=0.5, reason="score")
     taker = Delegation(
-        llm=strong, decision=decision, attempt=Attempt("strong", decision.as_dict()), fit=lambda messages: messages
+        llm=strong,
+        decision=decision,
+        attempt=Attempt("strong", "big", decision.as_dict()),
+        fit=lambda messages: messages,
     )
     inner = (part for part in ("a", "b"))
     stream = taker.stream(lambda to: inner)

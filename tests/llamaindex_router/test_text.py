@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from llama_index.core.agent.utils import messages_to_xml_format
 from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.llms import ChatMessage, LLMMetadata, TextBlock
 from llama_index.core.output_parsers import PydanticOutputParser
@@ -27,6 +28,11 @@ def question(asked: Asked) -> str:
     return asked.question(TurnPolicy(), None, locked=False).text
 
 
+UNPARSED = "Error while parsing the output: no\n\nThe output should be in one of the following formats:\n1. To call ..."
+EXECUTED = "Result of executing the code given:\n\n1"
+RETOLD = messages_to_xml_format(talk(("user", "q"), ("assistant", "a"), ("user", "and then?"), ("assistant", "b")))[
+    0
+].content
 IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png")
 
 
@@ -40,7 +46,11 @@ IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png"
         (talk(("user", "q"), ("assistant", "Thought: t\nAction: a"), ("user", "Observation: 5")), "q"),
         (talk(("user", "Observation: the patient is pale. Diagnose.")), "Observation: the patient is pale. Diagnose."),
         (talk(("user", "Observation: pale."), ("assistant", "I see.")), "Observation: pale."),
-        (talk(("user", "q"), ("assistant", "?"), ("user", "Error while parsing the output: no")), "q"),
+        (talk(("user", "q"), ("assistant", "?"), ("user", UNPARSED)), "q"),
+        (talk(("user", "q"), ("assistant", "?"), ("user", "Error while parsing the output: why?")), None),
+        (talk(("user", "q"), ("assistant", "<execute>1</execute>"), ("user", EXECUTED)), "q"),
+        (talk(("user", "q"), ("assistant", "no code"), ("user", EXECUTED)), None),
+        (talk(("user", RETOLD)), "and then?"),
         (talk(("system", "only this")), "only this"),
         ([ChatMessage(role="user", blocks=[TextBlock(text="a"), IMAGE, TextBlock(text="b")])], "a\nb"),
         ([*talk(("user", "q")), ChatMessage(role="user", blocks=[IMAGE])], ""),
@@ -48,7 +58,7 @@ IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png"
     ],
 )
 def test_text_of_messages(messages: list[ChatMessage], expected: Any) -> None:
-    assert question(asked_in_chat(messages)) == expected
+    assert question(asked_in_chat(messages)) == (messages[-1].content if expected is None else expected)
 
 
 @pytest.mark.parametrize(
