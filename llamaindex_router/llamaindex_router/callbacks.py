@@ -114,7 +114,7 @@ class StrongCallRateHandler(_Reports, BaseCallbackHandler):
     runs it.
         ```python
         handler = StrongCallRateHandler()
-        Settings.callback_manager.add_handler(handler)  # or RoutedLLM(..., callback_manager=...)
+        Settings.callback_manager.add_handler(handler)  # before engines are built
         ```
 
     Args:

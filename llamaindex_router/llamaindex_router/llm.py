@@ -76,8 +76,7 @@ class RoutedLLM(RoutedTools):
             of the latest answer stays, where this object has given it; prompt templates show no conversation.
         lock_tool_loop: Whether the answer to a tool's result comes from the LLM that called the tool, where this
             object has called it.
-        escalate_after: So many identical tool calls, or answers that a ReAct agent could not parse, in one turn send
-            its rest to `strong`.
+        escalate_after: So many identical tool calls in one turn send its rest to `strong`.
         text_fn: Finds what the router is asked in the messages of a call, a template's among them. Where it fails, the
             router has failed.
         fallback_to_other: Whether the other LLM answers where the chosen one fails before its first chunk; once. Not in
@@ -85,7 +84,8 @@ class RoutedLLM(RoutedTools):
         shadow: The side that answers every call whatever is decided: what routing would do can be watched first.
         on_route: Called with each `RoutingDecision`; a quick, plain function.
         stats: Where decisions are counted; None for statistics of its own.
-        callback_manager: Its handlers are lent to the chosen LLM for each call, besides that LLM's own.
+        callback_manager: Its handlers are lent to the chosen LLM for each call, besides that LLM's own. Query engines
+            put their own in its place, as they do with any LLM: `Settings.callback_manager`, if nothing else is said.
         rate_limiter: Waited for before each call, besides the chosen LLM's own.
 
     Raises:

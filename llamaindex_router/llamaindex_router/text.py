@@ -55,6 +55,9 @@ _RETOLD = "<current_conversation>"
 _BY_USER = re.compile(r"<user>\s*(<message>.*?</message>)\s*</user>", re.DOTALL)
 _SAID = re.compile(r"<message>(.*?)</message>", re.DOTALL)
 
+_SCHEMA, _SCHEMA_END = "\n\nHere's a JSON schema to follow:\n", "do not repeat the schema."
+"""What programs that answer as text put after the question: how it begins, and how it ends."""
+
 _REACT_CALL = re.compile(r"^Action: .*?^Action Input: .*", re.DOTALL | re.MULTILINE)
 """A tool call in the answer of a ReAct agent."""
 
@@ -220,6 +223,8 @@ def _is_result(messages: Sequence[ChatMessage], index: int, text: str) -> bool:
 def _by_person(text: str) -> str:
     if text.startswith(_RETOLD) and (retold := _BY_USER.findall(text)):
         text = "\n".join(_SAID.findall(retold[-1]))
+    if text.rstrip().endswith(_SCHEMA_END):
+        text = text.rpartition(_SCHEMA)[0] or text
     if text.lstrip().startswith("<memory>"):
         text = _MEMORY.sub("", text, count=1) or text
     return _STATE.sub(r"\1", text, count=1) if "\n\nCurrent message:\n" in text else text

@@ -1,8 +1,11 @@
 """The README and the pages under docs: their Python blocks run as they stand, and the first comes early."""
 
+import asyncio
 import contextlib
 import io
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_left() -> Iterator[None]:
+    """Close the event loop that LlamaIndex's synchronous calls leave behind, before another test stumbles over it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            loop = asyncio.get_event_loop()
+        except RuntimeError:
+            return
+    loop.close()
+    asyncio.set_event_loop(None)
 
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
