@@ -155,6 +155,8 @@ class Choice:
 
     def may_go_to(self, side: Route) -> bool:
         """Whether a side can take the call, as far as that is known."""
+        if self.ask.settled is not None and self.ask.settled.reason == "tool_loop" and self.sides.differ_in_thinking:
+            return self.ask.settled.route == side
         settled = self.sides.able(self.asked, tools=self.tools)
         return settled is None or settled.route == side
 

@@ -221,8 +221,9 @@ def _is_result(messages: Sequence[ChatMessage], index: int, text: str) -> bool:
 
 
 def _by_person(text: str) -> str:
-    if text.startswith(_RETOLD) and (retold := _BY_USER.findall(text)):
-        text = "\n".join(_SAID.findall(retold[-1]))
+    if text.startswith(_RETOLD):
+        told = ("\n".join(_SAID.findall(one)) for one in reversed(_BY_USER.findall(text)))
+        text = next((one for one in told if not one.startswith(tuple(_RESULTS))), text)
     if text.rstrip().endswith(_SCHEMA_END):
         text = text.rpartition(_SCHEMA)[0] or text
     if text.lstrip().startswith("<memory>"):

@@ -6,42 +6,23 @@ import asyncio
 import logging
 import threading
 from contextlib import aclosing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
-import numpy as np
 import openai
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_openai import ChatOpenAI
+from loopback import Body, Fault, OpenAIServer, only_loopback, until
+from questions import Unreliable, hard, number, sockets, text_of, unscored
 
 from langchain_router import RoutedChatModel, StrongCallRateHandler
-from prefroute.router import Router
-
-from .loopback import Body, Fault, only_loopback, until
-from .loopback_openai import OpenAIServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 CALLS, TASKS = 2000, 32
 PROVIDER_ERRORS = (openai.RateLimitError, openai.APIConnectionError, openai.APIError, httpx.RemoteProtocolError)
-
-
-class Unreliable(Router):
-    """Fails for every tenth question; of the others the even ones are hard."""
-
-    threshold = 0.5
-
-    def win_probability(self, prompts: Sequence[str]) -> Any:
-        if any(number(text) % 10 == 3 for text in prompts):
-            raise RuntimeError
-        return np.array([0.1 if number(text) % 2 else 0.9 for text in prompts])
-
-
-def number(text: str) -> int:
-    return int(text.split()[1])
 
 
 def fault_of(question: int) -> Fault | None:
@@ -73,7 +54,7 @@ def client(server: OpenAIServer, name: str) -> ChatOpenAI:
 
 
 async def ask(model: RoutedChatModel, question: int, rate: StrongCallRateHandler) -> AIMessage | Exception:
-    text, config = f"question {question} please", {"callbacks": [rate], "tags": [f"kind-{question % 2}"]}
+    text, config = text_of(question), {"callbacks": [rate], "tags": [f"kind-{question % 2}"]}
     try:
         if not streams(question):
             return await model.ainvoke(text, config)
@@ -99,11 +80,6 @@ async def ask_all(model: RoutedChatModel, rate: StrongCallRateHandler) -> dict[i
     await asyncio.sleep(0)
     assert not [task for task in left if not task.done()]
     return outcomes
-
-
-def sockets() -> int:
-    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-    return sum(str(link.readlink()).startswith("socket:") for link in links)
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +112,7 @@ def test_every_call_ends_and_the_figures_add_up(fallback: bool) -> None:
     until(lambda: sockets() <= before)
 
     broken = [question for question in range(CALLS) if isinstance(outcomes[question], Exception)]
-    strong = {question for question in range(CALLS) if question % 10 == 3 or question % 2 == 0}
+    strong = {question for question in range(CALLS) if hard(question)}
     hurt = {question for question in range(CALLS) if fault_of(question) and (not fallback or question in strong)}
     # A stream that has begun is not begun again on the other side.
     beyond_help = {question for question in hurt if question % 20 == 16 and streams(question)}
@@ -151,10 +127,10 @@ def test_every_call_ends_and_the_figures_add_up(fallback: bool) -> None:
         assert (routing["route"] == "strong") == (question in strong)
         assert (routing.get("answered_by") == "weak") == (question in hurt)
         answered = routing.get("answered_by", routing["route"])
-        assert f"question {question} please" in message.text
+        assert text_of(question) in message.text
         assert message.response_metadata["model_name"] == answered
 
-    failing = sum(question % 10 == 3 for question in range(CALLS))
+    failing = sum(unscored(question) for question in range(CALLS))
     decided = {"total": CALLS, "by_reason": {"score": CALLS - failing, "router_error": failing}}
     for snapshot in (model.stats.snapshot(), rate.snapshot()):
         assert {name: snapshot[name] for name in decided} == decided

@@ -16,10 +16,7 @@ import pytest
 from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
-
-from .loopback import Fault, ProviderServer, only_loopback, until
-from .loopback_anthropic import AnthropicServer
-from .loopback_openai import OpenAIServer
+from loopback import AnthropicServer, Fault, OpenAIServer, ProviderServer, only_loopback, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,18 +31,6 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 def _no_network() -> Iterator[None]:
     with only_loopback():
         yield
-
-
-@pytest.fixture
-def openai_server() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
-@pytest.fixture
-def anthropic_server() -> Iterator[AnthropicServer]:
-    with AnthropicServer() as server:
-        yield server
 
 
 def post(server: ProviderServer, **body: Any) -> tuple[int, dict[str, Any]]:
@@ -117,6 +102,10 @@ def test_openai_refuses_messages(openai_server: OpenAIServer, messages: list[Any
         ([HI, {"role": "assistant", "content": [{"type": "reasoning"}]}], "Input tag 'reasoning' found using 'type'"),
         ([HI, {"role": "assistant", "content": [USE | {"index": 0}]}], "tool_use.index: Extra inputs"),
         ([HI, {"role": "assistant", "content": [USE | {"id": "call|1"}]}], "should match pattern"),
+        (
+            [HI, {"role": "assistant", "content": [USE | {"input": "{}"}]}],
+            "input: Input should be a valid dictionary",
+        ),
         ([HI, {"role": "assistant", "content": [USE]}, HI], "without `tool_result` blocks immediately after"),
         ([HI | {"content": [{"type": "tool_result", "tool_use_id": "x"}]}], "unexpected `tool_use_id`"),
         (
@@ -195,6 +184,51 @@ def test_a_connection_is_dropped_before_the_answer() -> None:
         with pytest.raises(openai.APIConnectionError):
             chat_openai(server).invoke("hi")
         assert server.aborted == 0
+
+
+def test_an_answer_is_garbled(openai_server: OpenAIServer, anthropic_server: AnthropicServer) -> None:
+    for server in (openai_server, anthropic_server):
+        server.faults = lambda body: Fault(garbled=True)
+        with pytest.raises(json.JSONDecodeError):
+            post(server)
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(streamed(server))
+            lines = b"".join(iter(lambda client=client: client.recv(1024), b"")).splitlines()
+        first = next(line for line in lines if line.startswith(b"data: "))
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(first.removeprefix(b"data: "))
+        assert lines[-2] == b"0", "the transfer is whole"
+
+
+TOLD = """You can use tools.
+> Tool Name: add
+Tool Description: add(a, b)
+Adds.
+Tool Args: {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+> Tool Name: get_weather
+Tool Description: The weather.
+Tool Args: {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("add 3", 'Thought: I need to use a tool.\nAction: add\nAction Input: {"a": 3}'),
+        ("weather in Rome", 'Thought: I need to use a tool.\nAction: get_weather\nAction Input: {"city": "Rome"}'),
+        ("hello", "Thought: I can answer without using any more tools.\nAnswer: NAME says: hello"),
+        (
+            "Observation: add",
+            "Thought: I can answer without using any more tools.\nAnswer: NAME says: Observation: add",
+        ),
+    ],
+)
+def test_tools_are_called_in_words_where_the_prompt_says_so(
+    openai_server: OpenAIServer, anthropic_server: AnthropicServer, said: str, expected: str
+) -> None:
+    for model, name in ((chat_openai(openai_server), "gpt"), (chat_anthropic(anthropic_server), "claude")):
+        assert model.invoke([("system", TOLD), ("user", said)]).text == expected.replace("NAME", name)
 
 
 @pytest.mark.parametrize("events", [1, 3])

@@ -13,14 +13,11 @@ from langchain_anthropic import ChatAnthropic
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
+from loopback import AnthropicServer, Fault, OpenAIServer, only_loopback, until
 from pydantic import BaseModel
 
 from langchain_router import RoutedChatModel
 from prefroute.testing import FixedRouter
-
-from .loopback import Fault, only_loopback, until
-from .loopback_anthropic import AnthropicServer
-from .loopback_openai import OpenAIServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,18 +29,6 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 def _no_network() -> Iterator[None]:
     with only_loopback():
         yield
-
-
-@pytest.fixture
-def openai_server() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
-@pytest.fixture
-def anthropic_server() -> Iterator[AnthropicServer]:
-    with AnthropicServer() as server:
-        yield server
 
 
 @tool

@@ -10,15 +10,12 @@ import pytest
 from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from loopback import AnthropicServer, OpenAIServer, only_loopback
 
 from langchain_router import RoutedChatModel
 from prefroute.inputs import as_prompts
 from prefroute.router import Router
 from prefroute.testing import FixedRouter
-
-from .loopback import only_loopback
-from .loopback_anthropic import AnthropicServer
-from .loopback_openai import OpenAIServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

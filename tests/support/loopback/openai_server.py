@@ -11,11 +11,11 @@ from openai.types import chat
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.shared_params import FunctionDefinition, ResponseFormatJSONSchema
 
-from .loopback import Body, ProviderServer, Refused, require, unknown
-from .loopback_answers import Answer, Asked, answer, count_tokens, keys_schema, pieces, text_of, to_json
+from .answers import Answer, Asked, answer, count_tokens, keys_schema, pieces, text_of, to_json
+from .serving import Body, Fault, ProviderServer, Refused, require, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MESSAGES = {
     "developer": chat.ChatCompletionDeveloperMessageParam,
@@ -25,6 +25,7 @@ MESSAGES = {
     "tool": chat.ChatCompletionToolMessageParam,
     "function": chat.ChatCompletionFunctionMessageParam,
 }
+SYSTEM = {"developer", "system"}
 PARTS: dict[str, Any] = {
     "text": chat.ChatCompletionContentPartTextParam,
     "image_url": chat.ChatCompletionContentPartImageParam,
@@ -36,13 +37,20 @@ PARTS_OF = {"user": ("text", "image_url", "input_audio", "file"), "assistant": (
 
 
 class OpenAIServer(ProviderServer):
-    """`ChatOpenAI(model=..., base_url=server.base_url, api_key="test", stream_usage=True)` talks to it.
+    """Any client talks to it whose `base_url` (`api_base`) is the server's `base_url`.
 
     It takes what the `openai` package has a name for and nothing else, and holds tool messages to the calls before
     them, as the API does.
+
+    Attributes:
+        snapshots: Names that answers give to models in place of those that were asked for.
     """
 
     path = "/v1/chat/completions"
+
+    def __init__(self, faults: Callable[[Body], Fault | None] | None = None, *, keep_alive: bool = False) -> None:
+        super().__init__(faults, keep_alive=keep_alive)
+        self.snapshots: dict[str, str] = {}
 
     @property
     def base_url(self) -> str:
@@ -81,11 +89,15 @@ class OpenAIServer(ProviderServer):
             message["tool_calls"] = [_call(given)]
         choice = {"message": message, "logprobs": None, "finish_reason": _finish_reason(given)}
         choices = [{"index": index, **choice} for index in range(body.get("n") or 1)]
-        return {**_head(body, "chat.completion"), "choices": choices, "usage": _usage(body, given)}
+        return {**self._head(body, "chat.completion"), "choices": choices, "usage": _usage(body, given)}
+
+    def tokens(self, body: Body) -> tuple[int, int]:
+        usage = _usage(body, answer(_asked(body)))
+        return usage["prompt_tokens"], usage["completion_tokens"]
 
     def events(self, body: Body) -> Iterator[str]:
         given = answer(_asked(body))
-        head = _head(body, "chat.completion.chunk")
+        head = self._head(body, "chat.completion.chunk")
         with_usage = (body.get("stream_options") or {}).get("include_usage", False)
         usage = {"usage": None} if with_usage else {}
 
@@ -108,6 +120,16 @@ class OpenAIServer(ProviderServer):
         if with_usage:
             yield _event({**head, "choices": [], "usage": _usage(body, given)})
         yield "data: [DONE]\n\n"
+
+    def _head(self, body: Body, kind: str) -> Body:
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.snapshots.get(body["model"], body["model"]),
+            "service_tier": "default",
+            "system_fingerprint": "fp_loopback",
+        }
 
     def error(self, refused: Refused) -> Body:
         kind = {429: "requests", 500: "server_error"}.get(refused.status, "invalid_request_error")
@@ -185,6 +207,7 @@ def _asked(body: Body) -> Asked:
     return Asked(
         model=body["model"],
         said=said,
+        told=" ".join(text_of(one.get("content")) for one in body["messages"] if one["role"] in SYSTEM),
         tools={} if choice == "none" else tools,
         may_call=last["role"] == "user",
         must_call=choice == "required" or isinstance(choice, dict),
@@ -196,17 +219,6 @@ def _asked(body: Body) -> Asked:
 
 def _format_of(body: Body) -> str:
     return str((body.get("response_format") or {}).get("type", "text"))
-
-
-def _head(body: Body, kind: str) -> Body:
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": body["model"],
-        "service_tier": "default",
-        "system_fingerprint": "fp_loopback",
-    }
 
 
 def _call(given: Answer) -> Body:

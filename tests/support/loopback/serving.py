@@ -1,7 +1,7 @@
 """Model providers on the loopback interface, as far as the code between their clients and a router needs them.
 
 What a client does with a dropped stream, an early `aclose()` or an argument that its provider does not know shows
-only when the real client talks to something real. `loopback_openai` and `loopback_anthropic` speak the two
+only when the real client talks to something real. `openai_server` and `anthropic_server` speak the two
 protocols; here is what they share: HTTP, the faults, and the books that a test looks into.
 """
 
@@ -43,6 +43,7 @@ class Fault:
         hang: Do not answer, until the client goes away or the server stops.
         drop: Close the connection where the answer should begin.
         drop_after: Close the connection after so many events of a stream, or all if it has fewer, without its end.
+        garbled: Send half of the answer, or of each event of a stream, as if it were all.
         delay: Seconds between the events of a stream, or before an answer that is not one.
     """
 
@@ -50,6 +51,7 @@ class Fault:
     hang: bool = False
     drop: bool = False
     drop_after: int | None = None
+    garbled: bool = False
     delay: float = 0.0
 
 
@@ -78,9 +80,9 @@ class ProviderServer(ABC):
     Args:
         faults: Asked on the server's thread with each request's body; None for an answer without fault. It may be
             replaced while the server runs.
-        keep_alive: Leave connections open between requests. By default each is closed after its answer: LangChain
-            caches its clients beyond the end of a test's event loop, and a connection kept from a closed loop cannot
-            be used again.
+        keep_alive: Leave connections open between requests. By default each is closed after its answer:
+            frameworks keep their clients beyond the end of a test's event loop, and a connection kept from a closed
+            loop cannot be used again.
 
     Attributes:
         port: Where it listens.
@@ -109,6 +111,10 @@ class ProviderServer(ABC):
     @abstractmethod
     def complete(self, body: Body) -> Body:
         """The whole answer."""
+
+    @abstractmethod
+    def tokens(self, body: Body) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer, as the answer counts them."""
 
     @abstractmethod
     def events(self, body: Body) -> Iterable[str]:
@@ -226,10 +232,11 @@ class ProviderServer(ABC):
             failure = self.error(self.failure(fault.status))
             return await self._send(writer, fault.status, failure, extra=RETRY_AFTER)
         if body.get("stream"):
-            return await self._send_events(writer, self.events(body), fault, gone)
+            events = (f"{_half(event)}\n\n" for event in self.events(body)) if fault.garbled else self.events(body)
+            return await self._send_events(writer, events, fault, gone)
         if not await _still_there(gone, fault.delay):
             return False
-        return await self._send(writer, 200, self.complete(body))
+        return await self._send(writer, 200, self.complete(body), garbled=fault.garbled)
 
     def _body(self, request_line: str, payload: bytes) -> Body:
         method, target, _ = request_line.split(" ")
@@ -242,9 +249,16 @@ class ProviderServer(ABC):
         return body
 
     async def _send(
-        self, writer: asyncio.StreamWriter, status: int, body: Body, *, extra: tuple[str, ...] = ()
+        self,
+        writer: asyncio.StreamWriter,
+        status: int,
+        body: Body,
+        *,
+        extra: tuple[str, ...] = (),
+        garbled: bool = False,
     ) -> bool:
-        payload = json.dumps(body, ensure_ascii=False).encode()
+        text = json.dumps(body, ensure_ascii=False)
+        payload = (_half(text) if garbled else text).encode()
         self._write_head(writer, status, "application/json", f"content-length: {len(payload)}", *extra)
         writer.write(payload)
         await writer.drain()
@@ -270,6 +284,10 @@ class ProviderServer(ABC):
         connection = "connection: keep-alive" if self.keep_alive else "connection: close"
         lines = [f"HTTP/1.1 {status} {REASONS[status]}", f"content-type: {content_type}", connection, *more, "", ""]
         writer.write("\r\n".join(lines).encode("latin-1"))
+
+
+def _half(text: str) -> str:
+    return text[: len(text) // 2]
 
 
 async def _still_there(gone: asyncio.Future[bytes], delay: float) -> bool:

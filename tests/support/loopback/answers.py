@@ -1,7 +1,8 @@
 """What a small and obedient model would answer, in no provider's words.
 
-It calls the tool that the prompt speaks of, fills in JSON schemas with what it finds in the prompt, and else says
-its name and the last words it heard: a test can tell which model answered, and that it was asked the right thing.
+It calls the tool that the prompt speaks of, in words where it was told to, fills in JSON schemas with what it finds in
+the prompt, and else says its name and the last words it heard: a test can tell which model answered, and that it was
+asked the right thing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Schema = dict[str, Any]
 
 ECHOED = 200
+# How LlamaIndex's ReAct agents tell a model of tools that it is to call in words.
+TOOLS_IN_WORDS = re.compile(r"^> Tool Name: (\S+)\n(?:.*\n)*?Tool Args: (\{.*\})$", re.MULTILINE)
 VAGUE = {"get", "set", "my", "the", "tool", "function"}
 
 
@@ -28,6 +31,7 @@ class Asked:
     Args:
         model: Name of the model.
         said: Text of the last message.
+        told: Text of the system prompt.
         tools: Schema of each tool's arguments, by name.
         may_call: Whether a tool may be called if the prompt speaks of it.
         must_call: Whether one of the tools must be called.
@@ -38,6 +42,7 @@ class Asked:
 
     model: str
     said: str
+    told: str = ""
     tools: Mapping[str, Schema] = field(default_factory=dict)
     may_call: bool = True
     must_call: bool = False
@@ -80,10 +85,20 @@ def answer(asked: Asked) -> Answer:
     text = f"{asked.model} says: {asked.said[:ECHOED]}"
     if asked.schema is not None:
         text = to_json(instance(asked.schema, asked.said))
+    elif tools := {name: json.loads(schema) for name, schema in TOOLS_IN_WORDS.findall(asked.told)}:
+        text = _reacting(replace(asked, tools=tools), text)
     found = [(text.index(stop), stop) for stop in asked.stop if stop and stop in text]
     end, stopped_by = min(found, default=(len(text), None))
     tokens = tokens_of(text[:end])
     return Answer(tokens[: asked.limit], stopped_by=stopped_by, cut=len(tokens) > (asked.limit or len(tokens)))
+
+
+def _reacting(asked: Asked, text: str) -> str:
+    name = None if asked.said.startswith("Observation:") else _tool_for(asked)
+    if name is None:
+        return f"Thought: I can answer without using any more tools.\nAnswer: {text}"
+    arguments = to_json(instance(asked.tools[name], asked.said))
+    return f"Thought: I need to use a tool.\nAction: {name}\nAction Input: {arguments}"
 
 
 def _tool_for(asked: Asked) -> str | None:

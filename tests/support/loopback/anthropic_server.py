@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from anthropic import types
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 
-from .loopback import Body, Fault, ProviderServer, Refused, require, unknown
-from .loopback_answers import Answer, Asked, answer, count_tokens, pieces, text_of, to_json
+from .answers import Answer, Asked, answer, count_tokens, pieces, text_of, to_json
+from .serving import Body, Fault, ProviderServer, Refused, require, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ class Message(TypedDict):
 
 
 class AnthropicServer(ProviderServer):
-    """`ChatAnthropic(model=..., base_url=server.base_url, api_key="test")` talks to it.
+    """Any client talks to it whose `base_url` is the server's.
 
     It takes what the `anthropic` package has a name for and nothing else, and holds the turns to the API's rules:
     tool results follow their calls, and a thinking block is one that this server gave, unchanged.
@@ -115,6 +115,8 @@ class AnthropicServer(ProviderServer):
             elif kind == "thinking":
                 ours = self._thoughts.get(block.get("signature", "")) == block["thinking"]
                 require(ours, f"{where}.{number}: Invalid `signature` in `thinking` block")
+            elif kind == "tool_use":
+                require(isinstance(block["input"], dict), f"{place}.input: Input should be a valid dictionary")
             elif kind == "tool_result" and isinstance(block.get("content"), list):
                 self._check_blocks(block["content"], f"{place}.content", IN_RESULTS)
 
@@ -131,6 +133,10 @@ class AnthropicServer(ProviderServer):
         elif given.tokens:
             content.append({"type": "text", "text": given.text, "citations": None})
         return {**_message(body), "content": content, **_end(given), "usage": _usage(body, given)}
+
+    def tokens(self, body: Body) -> tuple[int, int]:
+        usage = _usage(body, answer(_asked(body)))
+        return usage["input_tokens"], usage["output_tokens"]
 
     def events(self, body: Body) -> Iterator[str]:
         given = answer(_asked(body))
@@ -250,6 +256,7 @@ def _asked(body: Body) -> Asked:
     return Asked(
         model=body["model"],
         said=text_of(last),
+        told=text_of(body.get("system")),
         tools={} if choice["type"] == "none" else tools,
         may_call=not after_tool,
         must_call=choice["type"] in {"any", "tool"},
