@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from prefroute.errors import ConfigurationError
+from prefroute.errors import ConfigurationError, PromptTypeError, RouterError
 from prefroute.types import Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prefroute.types import Reason, RoutingDecision
 
@@ -238,6 +238,25 @@ def _recorded(message: Message, *, lasting: bool = False) -> Route | None:
 def _as_side(found: object) -> Route | None:
     # Compared one by one, for what is recorded may be anybody's, and not even hashable.
     return next((side for side in get_args(Route) if side == found), None)
+
+
+def text_by(text_fn: Callable[[Any], object], messages: object) -> str:
+    """What the router is asked, as a function of the user's own finds it in the messages of a call.
+
+    Raises:
+        RouterError: The function fails.
+        PromptTypeError: It finds anything but a str.
+    """
+    try:
+        text = text_fn(messages)
+    except Exception as error:
+        # The name alone, as for a router: what an exception says may quote the prompt.
+        msg = f"text_fn raised {type(error).__name__}"
+        raise RouterError(msg) from error
+    if not isinstance(text, str):
+        msg = f"text_fn must return a str, got {type(text).__name__}"
+        raise PromptTypeError(msg)
+    return text
 
 
 def recorded(decision: RoutingDecision, side: Route) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from langchain_router._capabilities import TOOLS, bound_tools, limits_of, needs_
 from langchain_router._children import provider_of, routes
 from langchain_router._history import family, may_be_foreign, readable
 from prefroute.capabilities import able_side
-from prefroute.conversation import Settled, TurnPolicy
+from prefroute.conversation import Settled, TurnPolicy, text_by
 from prefroute.decider import Ask
-from prefroute.errors import ConfigurationError, PromptTypeError, RouterError
+from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -84,7 +84,7 @@ class Chooser:
                 question = self.policy.question(prompt.newest_first(depth), locked=locked)
                 text, settled = question.text, question.settled
             if settled is None and self.text_fn is not None:
-                text = _text_of(self.text_fn, prompt)
+                text = text_by(self.text_fn, prompt.messages)
         except Exception as caught:  # noqa: BLE001 - the call goes on as if the router had failed
             # A message that cannot be read is refused by the model itself, in its own words.
             error = caught
@@ -145,16 +145,3 @@ class Chooser:
             return prompt.value
         changed = readable(prompt.messages, side=side, families={"strong": strong, "weak": weak})
         return prompt.value if changed is None else changed
-
-
-def _text_of(text_fn: TextFunction, prompt: Prompt) -> str:
-    try:
-        text = text_fn(prompt.messages)
-    except Exception as error:
-        # The name alone, as for a router: what an exception says may quote the prompt.
-        msg = f"text_fn raised {type(error).__name__}"
-        raise RouterError(msg) from error
-    if not isinstance(text, str):
-        msg = f"text_fn must return a str, got {type(text).__name__}"
-        raise PromptTypeError(msg)
-    return text

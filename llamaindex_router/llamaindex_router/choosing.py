@@ -16,9 +16,9 @@ from llamaindex_router.metadata import (
     with_system_role,
 )
 from llamaindex_router.spans import work_under_way
-from prefroute import ConfigurationError, PromptTypeError, RouterError
+from prefroute import ConfigurationError
 from prefroute.capabilities import able_side
-from prefroute.conversation import Question, Settled
+from prefroute.conversation import Question, Settled, text_by
 from prefroute.decider import Ask
 from prefroute.turns import Answers, Turn, Turns
 
@@ -213,22 +213,9 @@ class Chooser:
         text = question.text
         if settled is None and error is None and self.text_fn is not None:
             try:
-                text = _text_of(self.text_fn, list(asked.messages))
+                text = text_by(self.text_fn, list(asked.messages))
             except Exception as caught:  # noqa: BLE001 - as above
                 error = caught
         ask = Ask(text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error)
         turn = Turn() if self.policy.decide == "per_step" else asked.turn(question, work_under_way())
         return Choice(ask, turn, self.sides, asked, tools)
-
-
-def _text_of(text_fn: Callable[[Sequence[ChatMessage]], str], messages: Sequence[ChatMessage]) -> str:
-    try:
-        text = text_fn(messages)
-    except Exception as error:
-        # The name alone, as for a router: what an exception says may quote the prompt.
-        msg = f"text_fn raised {type(error).__name__}"
-        raise RouterError(msg) from error
-    if not isinstance(text, str):
-        msg = f"text_fn must return a str, got {type(text).__name__}"
-        raise PromptTypeError(msg)
-    return text
