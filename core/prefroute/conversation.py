@@ -9,6 +9,7 @@ quality and in lost prompt caches.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -134,14 +135,14 @@ class TurnPolicy:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.decide not in get_args(Decide):
-            msg = f"decide must be one of {', '.join(get_args(Decide))}; got {self.decide!r}"
+            msg = f"decide must be one of {', '.join(get_args(Decide))}; got {reprlib.repr(self.decide)}"
             raise ConfigurationError(msg)
         if not isinstance(self.lock_tool_loop, bool):
-            msg = f"lock_tool_loop must be True or False, got {self.lock_tool_loop!r}"
+            msg = f"lock_tool_loop must be True or False, got {reprlib.repr(self.lock_tool_loop)}"
             raise ConfigurationError(msg)
         count = self.escalate_after
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            msg = f"escalate_after must be a number of tool calls, 1 or more, or None; got {count!r}"
+            msg = f"escalate_after must be a number of tool calls, 1 or more, or None; got {reprlib.repr(count)}"
             raise ConfigurationError(msg)
 
     def question(self, newest_first: Iterable[Message], *, locked: bool = False) -> Question:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prefroute._limits import Failure
 from prefroute._outcome import Asked, conclude, policy_of
 from prefroute.errors import ConfigurationError, PrefrouteError
-from prefroute.inputs import as_hook, as_route, as_threshold, finite_or_none
+from prefroute.inputs import as_hook, as_route, as_threshold, finite_or_none, not_both
 from prefroute.persistence import load_router
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
@@ -281,12 +281,8 @@ class _Batch:
 
 
 def _threshold_of(router: Router, threshold: float | None, strong_rate: float | None) -> float | None:
-    if strong_rate is None:
-        return threshold
-    if threshold is not None:
-        msg = f"give threshold= or strong_rate=, not both; got {threshold!r} and {strong_rate!r}"
-        raise ConfigurationError(msg)
-    return router.threshold_for(strong_rate)
+    not_both(threshold, strong_rate)
+    return threshold if strong_rate is None else router.threshold_for(strong_rate)
 
 
 def _stats_of(router: Router, threshold: float | None) -> RoutingStats:

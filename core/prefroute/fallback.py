@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefroute.conversation import FALLBACK, recorded
@@ -27,10 +28,10 @@ def as_fallback(value: object, shadow: object) -> bool:
         ConfigurationError: It is neither True nor False, or it is True where one side answers everything.
     """
     if not isinstance(value, bool):
-        msg = f"fallback_to_other must be True or False, got {value!r}"
+        msg = f"fallback_to_other must be True or False, got {reprlib.repr(value)}"
         raise ConfigurationError(msg)
     if value and shadow is not None:
-        msg = f"fallback_to_other and shadow={shadow!r} contradict each other: a shadow answers every call"
+        msg = f"fallback_to_other and shadow={reprlib.repr(shadow)} contradict each other: a shadow answers every call"
         raise ConfigurationError(msg)
     return value
 

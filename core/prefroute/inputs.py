@@ -74,6 +74,18 @@ def as_threshold(value: object) -> float:
     return number
 
 
+def not_both(threshold: object, strong_rate: object) -> None:
+    """Check that a threshold and a rate, which is another way to give one, do not come together.
+
+    Raises:
+        ConfigurationError: They do.
+    """
+    if threshold is not None and strong_rate is not None:
+        got = f"{reprlib.repr(threshold)} and {reprlib.repr(strong_rate)}"
+        msg = f"give threshold= or strong_rate=, not both; got {got}"
+        raise ConfigurationError(msg)
+
+
 def as_on_error(value: object) -> OnError:
     """Check what is to happen when a router fails.
 
@@ -126,7 +138,7 @@ def as_hook(value: object, name: str, of: str) -> Callable[..., Any] | None:
         ConfigurationError: It is anything else, a coroutine function among them.
     """
     if value is not None and (not callable(value) or _is_asynchronous(value)):
-        msg = f"{name} must be a plain function of {of}, not a coroutine function; got {value!r}"
+        msg = f"{name} must be a plain function of {of}, not a coroutine function; got {reprlib.repr(value)}"
         raise ConfigurationError(msg)
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter, OrderedDict, deque
 from math import ceil, nan
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -50,7 +51,7 @@ class RoutingStats(Shared):
 
     def __init__(self, window: int = DEFAULT_WINDOW, *, monitor: DriftMonitor | None = None) -> None:
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            msg = f"window must be a positive number of decisions, got {window!r}"
+            msg = f"window must be a positive number of decisions, got {reprlib.repr(window)}"
             raise ConfigurationError(msg)
         self.window = window
         self._monitor = monitor

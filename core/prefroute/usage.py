@@ -6,6 +6,7 @@ after a failure, one that answers whatever is decided). So calls are counted her
 
 from __future__ import annotations
 
+import reprlib
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
@@ -157,7 +158,8 @@ def _as_prices(prices: object) -> dict[str, Price | None]:
         raise ConfigurationError(msg)
     for name, price in prices.items():
         if not isinstance(price, Price | None):
-            msg = f"the price of {name!r} must be Price(input=, output=) or None, got {price!r}"
+            wanted = "prefroute.costs.Price(input=, output=) or None"
+            msg = f"the price of {name!r} must be {wanted}, got {reprlib.repr(price)}"
             raise ConfigurationError(msg)
     return dict(prices)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from inspect import isfunction, signature
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypedDict, get_args
 
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
@@ -18,11 +20,20 @@ from llamaindex_router.events import Attempt, announce
 from llamaindex_router.lending import lend
 from llamaindex_router.metadata import described
 from llamaindex_router.options import with_surrounding
-from prefroute import ConfigurationError, OnError, PersistenceError, Route, Router, RoutingDecision, RoutingStats
+from prefroute import (
+    ConfigurationError,
+    OnError,
+    PersistenceError,
+    PrefrouteError,
+    Route,
+    Router,
+    RoutingDecision,
+    RoutingStats,
+)
 from prefroute.conversation import Decide, TurnPolicy, recorded
 from prefroute.decider import Decider
 from prefroute.fallback import as_fallback, other_side
-from prefroute.inputs import as_hook, as_route
+from prefroute.inputs import as_hook, as_on_error, as_route, as_threshold, as_time_limit
 from prefroute.options import OWN_KWARGS
 
 if TYPE_CHECKING:
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
     from llamaindex_router.choosing import Choice, Sides
     from llamaindex_router.text import Asked
     from prefroute.options import Options
+
+logger = logging.getLogger(__name__)
 
 DECISION_KEY = "_routing_decision"
 """Where `_prepare_chat_with_tools` leaves its decision for the chat call that follows."""
@@ -47,12 +60,12 @@ class Prepared(NamedTuple):
     inner: Any = None
 
 
-class _MadeBy(NamedTuple):
-    """What a decision is made by: the router and its settings, what is known of the sides, what the call is about."""
+class _Toward(TypedDict):
+    """What of a delegation depends on the side; see `Delegation`."""
 
-    decider: Decider
-    chooser: Chooser
-    asked: Asked
+    llm: LLM
+    attempt: Attempt
+    fit: Callable[[Sequence[ChatMessage]], list[ChatMessage]]
 
 
 class RoutedBase(FunctionCallingLLM):
@@ -87,6 +100,7 @@ class RoutedBase(FunctionCallingLLM):
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse now what every call would be refused for, or would quietly do wrong."""
         super().__setattr__(name, checked(self, name, value))
+        self._memory.fields_changed()
 
     @classmethod
     def class_name(cls) -> str:
@@ -112,65 +126,70 @@ class RoutedBase(FunctionCallingLLM):
             tools: Whether only an LLM that calls tools will do.
             repeatable: Whether the other side may make the same call where the chosen one failed.
         """
-        prepared, options = _taken_out(kwargs)
-        made_by = _MadeBy(self._decider, self._chooser, asked)
+        with told(asked):
+            prepared, options = _taken_out(kwargs)
+            chooser = self._chooser
         if prepared is not None:
-            return self._delegation(prepared.decision, made_by)
-        decider, chooser, _ = made_by
-        choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
-        started = perf_counter()
-        made = chooser.memory.turns.decide(decider, choice.ask, choice.turn)
+            return self._delegation(prepared.decision, chooser, asked)
+        with told(asked):
+            choice = chooser.choice(asked, options, tools=tools)
+            started = perf_counter()
+            made = chooser.memory.turns.decide(chooser.decider, choice.ask, choice.turn)
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
-        return self._delegation(made.decision, made_by, choice if repeatable else None)
+        return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
 
     async def _achoose(
         self, asked: Asked, kwargs: dict[str, Any], *, tools: bool = False, repeatable: bool = True
     ) -> Delegation:
         """`_choose` without blocking the event loop."""
-        prepared, options = _taken_out(kwargs)
-        made_by = _MadeBy(self._decider, self._chooser, asked)
+        with told(asked):
+            prepared, options = _taken_out(kwargs)
+            chooser = self._chooser
         if prepared is not None:
-            return self._delegation(prepared.decision, made_by)
-        decider, chooser, _ = made_by
-        choice = chooser.choice(asked, options, answers=decider.shadow, tools=tools)
-        started = perf_counter()
-        made = await chooser.memory.turns.adecide(decider, choice.ask, choice.turn)
+            return self._delegation(prepared.decision, chooser, asked)
+        with told(asked):
+            choice = chooser.choice(asked, options, tools=tools)
+            started = perf_counter()
+            made = await chooser.memory.turns.adecide(chooser.decider, choice.ask, choice.turn)
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
-        return self._delegation(made.decision, made_by, choice if repeatable else None)
+        return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
 
-    def _delegation(self, decision: RoutingDecision, made_by: _MadeBy, choice: Choice | None = None) -> Delegation:
+    def _delegation(
+        self, decision: RoutingDecision, chooser: Chooser, asked: Asked, choice: Choice | None = None
+    ) -> Delegation:
         """The call for the side that answers after a decision.
 
         Args:
             decision: The decision.
-            made_by: What it was made by.
+            chooser: How it was chosen.
+            asked: What the call is about.
             choice: What was asked of the core; None where the other side may not make the same call.
         """
-        side = made_by.decider.answers(decision)
+        side = chooser.decider.answers(decision)
 
         def instead(error: Exception) -> Delegation | None:
             other, routing = other_side(decision, side, error)
             if choice is None or not choice.may_go_to(other):
                 return None
-            return replace(self._toward(other, decision, routing, made_by), instead_of=error)
+            return replace(found, **self._toward(other, routing, chooser), instead=None, instead_of=error)
 
-        mendable = choice is not None and self.fallback_to_other and decision.reason != "forced"
-        found = self._toward(side, decision, recorded(decision, side), made_by)
-        return replace(found, instead=instead) if mendable else found
-
-    def _toward(self, side: Route, decision: RoutingDecision, routing: dict[str, Any], made_by: _MadeBy) -> Delegation:
-        llm, (_, chooser, asked) = self._side(side), made_by
-        return Delegation(
-            llm=llm,
+        found = Delegation(
+            **self._toward(side, recorded(decision, side), chooser),
             decision=decision,
-            attempt=Attempt(side, chooser.sides.known(side).name, routing, lend(self.callback_manager, llm)),
-            fit=chooser.sides.fitting(side),
             rate_limiter=self.rate_limiter,
+            instead=instead if choice is not None and self.fallback_to_other and decision.reason != "forced" else None,
             answers=chooser.memory.answers if chooser.remembers else None,
             said=asked.said if chooser.remembers else "",
         )
+        return found
+
+    def _toward(self, side: Route, routing: dict[str, Any], chooser: Chooser) -> _Toward:
+        """What of a delegation depends on the side."""
+        llm = self.strong if side == "strong" else self.weak
+        attempt = Attempt(side, chooser.sides.known(side).name, routing, lend(self.callback_manager, llm))
+        return {"llm": llm, "attempt": attempt, "fit": chooser.sides.fitting(side)}
 
     @property
     def _sides(self) -> Sides:
@@ -178,16 +197,10 @@ class RoutedBase(FunctionCallingLLM):
 
     @property
     def _chooser(self) -> Chooser:
-        memory = self._memory
-        policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
-        return Chooser(
-            sides=memory.sides_of(self.strong, self.weak), policy=policy, memory=memory, text_fn=self.text_fn
-        )
+        return self._memory.chooser_of(self.__dict__, self._made_chooser)
 
-    @property
-    def _decider(self) -> Decider:
-        # Built for each call, so that an assignment to a field takes effect.
-        return Decider(
+    def _made_chooser(self, sides: Sides) -> Chooser:
+        decider = Decider(
             router=self.router,
             threshold=self.threshold,
             on_error=self.on_router_error,
@@ -196,6 +209,8 @@ class RoutedBase(FunctionCallingLLM):
             on_route=self.on_route,
             shadow=self.shadow,
         )
+        policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
+        return Chooser(sides=sides, decider=decider, policy=policy, memory=self._memory, text_fn=self.text_fn)
 
     def _side(self, route: Route) -> LLM:
         return self.strong if route == "strong" else self.weak
@@ -248,16 +263,29 @@ def checked(llm: RoutedBase, name: str, value: Any) -> Any:
     """
     if name in get_args(Route):
         return as_llm(value, name)
-    if name == "router" and not isinstance(value, Router):
+    if name in HOOKS:
+        return as_hook(value, name, HOOKS[name])
+    if name in _OPTIONAL:
+        return None if value is None else _OPTIONAL[name](value)
+    if name in _POLICY:
+        TurnPolicy(**{field: getattr(llm, field) for field in _POLICY} | {name: value})
+    elif name == "fallback_to_other":
+        as_fallback(value, llm.shadow)
+    elif name == "router" and not isinstance(value, Router):
         msg = f"router must be a Router, got {type(value).__name__}; load_router reads one from a folder"
         raise ConfigurationError(msg)
-    if name == "shadow":
-        as_fallback(llm.fallback_to_other, value)
-        return None if value is None else as_route(value, name)
-    if name == "fallback_to_other":
-        return as_fallback(value, llm.shadow)
-    return as_hook(value, name, HOOKS[name]) if name in HOOKS else value
+    elif name == "shadow" and value is not None:
+        as_fallback(llm.fallback_to_other, as_route(value, name))
+    return value
 
+
+_OPTIONAL: dict[str, Callable[[object], object]] = {
+    "threshold": as_threshold,
+    "on_router_error": as_on_error,
+    "router_time_limit": as_time_limit,
+}
+
+_POLICY = ("decide", "lock_tool_loop", "escalate_after")
 
 HOOKS = {"text_fn": "the messages", "on_route": "the decision"}
 """Functions of the user's own, and what they are functions of."""
@@ -273,6 +301,20 @@ def as_llm(value: object, name: str) -> LLM:
         msg = f"{name} must be a LlamaIndex LLM, got {type(value).__name__}"
         raise ConfigurationError(msg)
     return value
+
+
+@contextmanager
+def told(asked: Asked) -> Generator[None]:
+    """Within: what is wrong with the settings is logged, where the framework would pass over it.
+
+    Its synthesizers take a `ValueError` for an answer that could not be parsed, and answer with "Empty Response".
+    """
+    try:
+        yield
+    except PrefrouteError as error:
+        if asked.is_packed:
+            logger.warning("a call cannot be routed: %s", error)
+        raise
 
 
 def _taken_out(kwargs: dict[str, Any]) -> tuple[Prepared | None, Options]:

@@ -20,7 +20,7 @@ from llama_index_instrumentation.events.span import SpanDropEvent
 
 from llamaindex_router.counting import CallCounter
 from llamaindex_router.events import RoutingDecisionEvent
-from prefroute import RoutingDecision
+from prefroute import ConfigurationError, RoutingDecision
 from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats, StatsSnapshot
 
 if TYPE_CHECKING:
@@ -92,6 +92,18 @@ class StrongCallRateEventHandler(_Reports, BaseEventHandler):
         """Stable name of the class."""
         return "StrongCallRateEventHandler"
 
+    def start_trace(self, trace_id: str | None = None) -> None:  # noqa: ARG002 - the signature of the other kind
+        """Say that this is the wrong kind.
+
+        Raises:
+            ConfigurationError: Always: only a callback manager calls this.
+        """
+        msg = (
+            "StrongCallRateEventHandler is for get_dispatcher().add_event_handler(...); "
+            "a CallbackManager takes a StrongCallRateHandler"
+        )
+        raise ConfigurationError(msg)
+
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:  # noqa: ARG002 - the framework's signature
         """Count a decision, or a call of a routed LLM; other events are not looked at."""
         if isinstance(event, RoutingDecisionEvent):
@@ -160,6 +172,10 @@ class StrongCallRateHandler(_Reports, BaseCallbackHandler):
             self._calls.failed(event_id)
         else:
             self._calls.ended(event_id, found.get(EventPayload.RESPONSE) or found.get(EventPayload.COMPLETION))
+
+    def handle(self, event: object, **kwargs: Any) -> None:  # noqa: ARG002 - the signature of the other kind
+        """Say that this is the wrong kind: a dispatcher passes over what its handlers raise."""
+        logger.error("StrongCallRateHandler is for a CallbackManager; a dispatcher takes a StrongCallRateEventHandler")
 
     def start_trace(self, trace_id: str | None = None) -> None:
         """Nothing: traces are not counted."""

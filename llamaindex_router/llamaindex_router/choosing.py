@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from llamaindex_router.history import readable
 from llamaindex_router.metadata import (
+    State,
     known_of,
     merged_metadata,
     needs_of,
-    same_state,
-    state_of,
     with_system_role,
 )
 from llamaindex_router.spans import work_under_way
@@ -23,7 +22,8 @@ from prefroute.decider import Ask
 from prefroute.turns import Answers, Turn, Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llamaindex_router.text import Asked
     from prefroute import Route
     from prefroute.conversation import TurnPolicy
+    from prefroute.decider import Decider
     from prefroute.options import Options
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,14 @@ class Sides:
 
     def __init__(self, strong: LLM, weak: LLM) -> None:
         self._llms: dict[Route, LLM] = {"strong": strong, "weak": weak}
-        self._state = [*state_of(strong), *state_of(weak)]
+        self._states = State(strong), State(weak)
         self._known: dict[Route, Known] = {"strong": known_of(strong), "weak": known_of(weak)}
         self._merged: LLMMetadata | None = None
 
     def still_of(self, strong: LLM, weak: LLM) -> bool:
         """Whether this is what is known of two LLMs as they are now."""
-        return same_state(self._state, [*state_of(strong), *state_of(weak)])
+        first, second = self._states
+        return first.is_still_of(strong) and second.is_still_of(weak)
 
     def known(self, side: Route) -> Known:
         """What is known of one of them."""
@@ -126,6 +128,7 @@ class Memory:
         self.turns = Turns()
         self.answers = Answers()
         self._sides: Sides | None = None
+        self._chooser: tuple[Mapping[str, Any], Chooser] | None = None
 
     def sides_of(self, strong: LLM, weak: LLM) -> Sides:
         """What is known of two LLMs, looked up again when one of them has changed."""
@@ -133,6 +136,23 @@ class Memory:
         if sides is None or not sides.still_of(strong, weak):
             sides = self._sides = Sides(strong, weak)
         return sides
+
+    def chooser_of(self, fields: Mapping[str, Any], make: Callable[[Sides], Chooser]) -> Chooser:
+        """How it is chosen by the fields of a routed LLM, put together again when the LLMs or the fields have changed.
+
+        Args:
+            fields: The fields themselves: a copy of the LLM has others, and may share this memory.
+            make: Puts it together.
+        """
+        sides = self.sides_of(fields["strong"], fields["weak"])
+        known = self._chooser
+        if known is None or known[0] is not fields or known[1].sides is not sides:
+            known = self._chooser = fields, make(sides)
+        return known[1]
+
+    def fields_changed(self) -> None:
+        """See to it that what was put together of the fields is not used again."""
+        self._chooser = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +187,14 @@ class Chooser:
 
     Attributes:
         sides: What is known of them.
+        decider: The router and its settings.
         policy: How a conversation is read.
         memory: What is remembered from call to call.
         text_fn: Finds what the router is asked, in place of the policy.
     """
 
     sides: Sides
+    decider: Decider
     policy: TurnPolicy
     memory: Memory
     text_fn: Callable[[Sequence[ChatMessage]], str] | None
@@ -182,20 +204,19 @@ class Chooser:
         """Whether it matters who gave an earlier answer."""
         return self.policy.decide == "per_conversation" or self.policy.lock_tool_loop or self.sides.differ_in_thinking
 
-    def choice(self, asked: Asked, options: Options, *, answers: Route | None, tools: bool) -> Choice:
+    def choice(self, asked: Asked, options: Options, *, tools: bool) -> Choice:
         """What the core is asked about one call.
 
         Args:
             asked: What it is about.
             options: What it brings for routing.
-            answers: The side that answers whatever is decided, if one does.
             tools: Whether only an LLM that calls tools will do.
 
         Raises:
             ConfigurationError: It brings tools, and the LLM that is to answer in any case, or neither, takes any.
         """
         if tools:
-            self.sides.check_tools(answers or options.route)
+            self.sides.check_tools(self.decider.shadow or options.route)
         question, error, settled = Question(""), None, None
         try:
             # With thinking on, a tool's result is only taken after the thinking that led to the call, and with thinking

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llamaindex_router.events import current_attempt
 from prefroute._shared import Shared
@@ -33,6 +33,10 @@ _MADE_BESIDE = ("cache_creation_input_tokens", "cacheWriteInputTokens")
 """Where Anthropic and Bedrock count what the prompt cache had, and what it took in: beside the rest of the prompt."""
 
 
+_Used: TypeAlias = tuple[list[str], Tokens | None]
+"""Names of a model, and what a call of it used."""
+
+
 class CallCounter(Shared):
     """Counts each call of a routed LLM once, with what it used; any number of threads and tasks may share one.
 
@@ -47,7 +51,7 @@ class CallCounter(Shared):
         super().__init__()
         self._stats = CallStats(prices)
         self._calls: OrderedDict[str, Attempt] = OrderedDict()
-        self._asked: dict[int, Tokens | None] = {}
+        self._asked: dict[int, _Used | None] = {}
 
     def started(self, key: str | None) -> Attempt | None:
         """Remember a call.
@@ -74,15 +78,16 @@ class CallCounter(Shared):
 
     def ended(self, key: str | None, response: Any) -> None:
         """Count a call that was answered."""
-        names, tokens = used(response)
-        call, inner = self._over(key)
+        found = used(response)
+        call, part = self._over(key)
         if call is not None:
-            self._stats.record(call.side, [*names, call.model], tokens or inner)
-        elif tokens is not None and (attempt := current_attempt()) is not None:
-            # Part of a call whose own answer may not tell what it used, as that of a structured LLM does not.
+            # What a part of it told comes first: the answer of a structured LLM is the user's own object.
+            names, tokens = found if part is None else part
+            self._stats.record(call.side, [*names, call.model], tokens)
+        elif found[1] is not None and (attempt := current_attempt()) is not None:
             with self._lock:
                 if id(attempt) in self._asked:
-                    self._asked[id(attempt)] = tokens
+                    self._asked[id(attempt)] = found
 
     def failed(self, key: str | None) -> None:
         """Count a call that failed or was given up."""
@@ -90,8 +95,8 @@ class CallCounter(Shared):
         if call is not None:
             self._stats.record_failed(call.side, [call.model])
 
-    def _over(self, key: str | None) -> tuple[Attempt | None, Tokens | None]:
-        """The call of that name, which has ended, and what its parts told of tokens."""
+    def _over(self, key: str | None) -> tuple[Attempt | None, _Used | None]:
+        """The call of that name, which has ended, and what a part of it told."""
         if key is None:
             return None, None
         with self._lock:
@@ -111,7 +116,7 @@ class CallCounter(Shared):
         self._stats.reset()
 
 
-def used(response: Any) -> tuple[list[str], Tokens | None]:
+def used(response: Any) -> _Used:
     """What an answer says of itself, in the words of its provider.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
@@ -125,28 +124,39 @@ def described(llm: LLM) -> dict[str, Any]:
     return {"class_name": llm.class_name(), "model_name": known_of(llm).name}
 
 
-def state_of(llm: LLM) -> list[Any]:
-    """What an LLM's metadata can depend on, for `same_state`: its attributes, and the contents of containers and LLMs.
+class State:
+    """What an LLM's metadata can depend on, at one moment: its attributes, and what containers and LLMs in them hold.
 
     What a container holds is not looked into.
+
+    Args:
+        llm: The LLM.
     """
-    state: list[Any] = [llm]
-    for values in (llm.__dict__, llm.__pydantic_private__ or {}):
-        # A list, for another thread may just be setting one.
-        for value in list(values.values()):
-            state.append(value)
-            if type(value) is dict:
-                state.extend(value.values())
-            elif type(value) is list:
-                state.extend(value)
-            elif isinstance(value, LLM):
-                state.extend(state_of(value))
-    return state
 
+    __slots__ = ("_contents", "_llm", "_llms", "_own", "_private")
 
-def same_state(first: Sequence[Any], second: Sequence[Any]) -> bool:
-    """Whether two states are the same, by identity: values may be anything, and comparing them may take its time."""
-    return len(first) == len(second) and all(map(is_, first, second))
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._own, self._private = dict(llm.__dict__), dict(llm.__pydantic_private__ or ())
+        values = [*self._own.values(), *self._private.values()]
+        self._contents = [(value, value.copy()) for value in values if type(value) in {dict, list}]
+        self._llms = [State(value) for value in values if isinstance(value, LLM)]
+
+    def is_still_of(self, llm: LLM) -> bool:
+        """Whether nothing of it has changed; what cannot be compared has."""
+        if llm is not self._llm:
+            return False
+        try:
+            # Of what is the same object only that is looked at, so this takes no longer than it must.
+            return (
+                llm.__dict__ == self._own
+                and (llm.__pydantic_private__ or {}) == self._private
+                and all(value == before for value, before in self._contents)
+                and all(state.is_still_of(state._llm) for state in self._llms)  # noqa: SLF001 - same class
+            )
+        except Exception:  # values may be anything, and say anything when they are compared
+            logger.debug("the attributes of %s could not be compared", type(llm).__name__, exc_info=True)
+            return False
 
 
 def needs_of(messages: Sequence[ChatMessage], window: int, *, tools: bool, is_packed: bool) -> Needs:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from prefroute.errors import ConfigurationError
-from prefroute.inputs import as_threshold
+from prefroute.inputs import as_threshold, not_both
 from prefroute.options import Options, options_of
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ def routing_options(
         ThresholdError: The threshold is not a finite number.
         ConfigurationError: `route` names no side, `strong_rate` is no share, or there is a threshold beside it.
     """
-    if threshold is not None and strong_rate is not None:
-        msg = f"give threshold= or strong_rate=, not both; got {threshold!r} and {strong_rate!r}"
-        raise ConfigurationError(msg)
+    not_both(threshold, strong_rate)
     if threshold is not None:
         as_threshold(threshold)
     if strong_rate is not None:

@@ -93,6 +93,10 @@ class RouterSelector(BaseSelector):
         on_route: Callable[[RoutingDecision], object] | None = None,
         stats: RoutingStats | None = None,
     ) -> None:
+        for side, name in (("strong", strong), ("weak", weak)):
+            if not isinstance(name, str | None):
+                msg = f"{side} must be the name of a tool: the engines have the LLMs; got {type(name).__name__}"
+                raise ConfigurationError(msg)
         if (strong is None) != (weak is None) or (strong is not None and strong == weak):
             msg = f"strong and weak must be two different tool names or neither given, got {strong!r} and {weak!r}"
             raise ConfigurationError(msg)

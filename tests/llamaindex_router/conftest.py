@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.callbacks.base import global_stack_trace, global_stack_trace_ids
+from llama_index.core.callbacks.schema import BASE_TRACE_EVENT
 from llama_index.core.llms import (
     ChatMessage,
     ChatResponse,
@@ -218,6 +220,13 @@ def _no_network() -> Iterator[None]:
     disable_socket(allow_unix_socket=True)
     yield
     enable_socket()
+
+
+@pytest.fixture(autouse=True)
+def _no_trace_left() -> None:
+    """Begin with an empty trace: the framework leaves some of it behind where a call has failed."""
+    global_stack_trace.set([BASE_TRACE_EVENT])
+    global_stack_trace_ids.set([])
 
 
 @pytest.fixture
