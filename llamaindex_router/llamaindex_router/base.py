@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import isfunction, signature
 from time import perf_counter
@@ -126,15 +125,17 @@ class RoutedBase(FunctionCallingLLM):
             tools: Whether only an LLM that calls tools will do.
             repeatable: Whether the other side may make the same call where the chosen one failed.
         """
-        with told(asked):
+        try:
             prepared, options = _taken_out(kwargs)
             chooser = self._chooser
-        if prepared is not None:
-            return self._delegation(prepared.decision, chooser, asked)
-        with told(asked):
+            if prepared is not None:
+                return self._delegation(prepared.decision, chooser, asked)
             choice = chooser.choice(asked, options, tools=tools)
             started = perf_counter()
             made = chooser.memory.turns.decide(chooser.decider, choice.ask, choice.turn)
+        except PrefrouteError as error:
+            _tell(asked, error)
+            raise
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
         return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
@@ -143,15 +144,17 @@ class RoutedBase(FunctionCallingLLM):
         self, asked: Asked, kwargs: dict[str, Any], *, tools: bool = False, repeatable: bool = True
     ) -> Delegation:
         """`_choose` without blocking the event loop."""
-        with told(asked):
+        try:
             prepared, options = _taken_out(kwargs)
             chooser = self._chooser
-        if prepared is not None:
-            return self._delegation(prepared.decision, chooser, asked)
-        with told(asked):
+            if prepared is not None:
+                return self._delegation(prepared.decision, chooser, asked)
             choice = chooser.choice(asked, options, tools=tools)
             started = perf_counter()
             made = await chooser.memory.turns.adecide(chooser.decider, choice.ask, choice.turn)
+        except PrefrouteError as error:
+            _tell(asked, error)
+            raise
         if made.is_new:
             announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
         return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
@@ -303,18 +306,13 @@ def as_llm(value: object, name: str) -> LLM:
     return value
 
 
-@contextmanager
-def told(asked: Asked) -> Generator[None]:
-    """Within: what is wrong with the settings is logged, where the framework would pass over it.
+def _tell(asked: Asked, error: PrefrouteError) -> None:
+    """Log what is wrong with the settings where the framework would pass over it.
 
     Its synthesizers take a `ValueError` for an answer that could not be parsed, and answer with "Empty Response".
     """
-    try:
-        yield
-    except PrefrouteError as error:
-        if asked.is_packed:
-            logger.warning("a call cannot be routed: %s", error)
-        raise
+    if asked.is_packed:
+        logger.warning("a call cannot be routed: %s", error)
 
 
 def _taken_out(kwargs: dict[str, Any]) -> tuple[Prepared | None, Options]:

@@ -43,6 +43,9 @@ class Sides:
     Args:
         strong: One LLM.
         weak: The other.
+
+    Attributes:
+        differ_in_thinking: Whether one is set to signed thinking and the other is not.
     """
 
     def __init__(self, strong: LLM, weak: LLM) -> None:
@@ -50,6 +53,11 @@ class Sides:
         self._states = State(strong), State(weak)
         self._known: dict[Route, Known] = {"strong": known_of(strong), "weak": known_of(weak)}
         self._merged: LLMMetadata | None = None
+        first, second = self._known["strong"], self._known["weak"]
+        self._windows = [one.limits.window for one in (first, second) if one.limits.window is not None]
+        # Equal windows cannot tell the sides apart, so nothing need be measured.
+        self._measured = bool(self._windows) and first.limits.window != second.limits.window
+        self.differ_in_thinking = first.thinks != second.thinks
 
     def still_of(self, strong: LLM, weak: LLM) -> bool:
         """Whether this is what is known of two LLMs as they are now."""
@@ -66,11 +74,6 @@ class Sides:
         if self._merged is None:
             self._merged = merged_metadata(self._llms["strong"], self._llms["weak"])
         return self._merged
-
-    @property
-    def differ_in_thinking(self) -> bool:
-        """Whether one is set to signed thinking and the other is not."""
-        return self._known["strong"].thinks != self._known["weak"].thinks
 
     def check_tools(self, side: Route | None = None) -> None:
         """Refuse tools where the side that is to answer, or either where that is open, calls none.
@@ -89,15 +92,15 @@ class Sides:
 
     def able(self, asked: Asked, *, tools: bool) -> Settled | None:
         """The side that a call must go to because the other cannot take it, as far as that is known."""
-        strong, weak = self._known["strong"], self._known["weak"]
-        windows = [one.limits.window for one in (strong, weak) if one.limits.window is not None]
-        # Equal windows cannot tell the sides apart, so nothing need be measured.
-        measured = bool(windows) and strong.limits.window != weak.limits.window
-        if not measured and not tools:
+        if not self._measured and not tools:
             return None
+        strong, weak = self._known["strong"], self._known["weak"]
         try:
             needs = needs_of(
-                asked.messages if measured else (), min(windows, default=0), tools=tools, is_packed=asked.is_packed
+                asked.messages if self._measured else (),
+                min(self._windows, default=0),
+                tools=tools,
+                is_packed=asked.is_packed,
             )
         except Exception:  # what cannot be read rules nothing out
             logger.debug("the messages could not be looked through", exc_info=True)
@@ -155,7 +158,7 @@ class Memory:
         self._chooser = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """What the core is asked about one call.
 

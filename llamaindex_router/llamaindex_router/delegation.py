@@ -40,7 +40,7 @@ INNER_KEY = "inner"
 _END = object()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Delegation:
     """One call and who takes it.
 

@@ -65,15 +65,16 @@ def announce(decision: RoutingDecision, model_name: str, seconds: float) -> None
 def _is_watched() -> bool:
     dispatcher = _dispatcher
     while dispatcher:
-        if any(not isinstance(handler, NullEventHandler) for handler in dispatcher.event_handlers):
-            return True
+        for handler in dispatcher.event_handlers:
+            if type(handler) is not NullEventHandler:
+                return True
         if not dispatcher.propagate:
             return False
         dispatcher = dispatcher.parent
     return False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One LLM asked for one answer.
 

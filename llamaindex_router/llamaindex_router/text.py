@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage, MessageRole
@@ -39,6 +40,8 @@ _COMPLAINTS = {
 
 _RESULTS = {"Observation:": "Action:", "Result of executing the code given:\n\n": "<execute>"}
 """How ReActAgent and CodeActAgent begin a tool's result, which they write as USER; and what the call had in it."""
+
+_BY_AGENTS = (*_COMPLAINTS, *_RESULTS)
 
 _OUT_OF_STEPS = "You have reached the maximum number of iterations ("
 """What agents write as SYSTEM where they ask for a last answer."""
@@ -191,9 +194,8 @@ def _seen(messages: Sequence[ChatMessage], index: int, answers: Answers | None) 
     message = messages[index]
     text = message.content or ""
     if message.role == MessageRole.USER:
-        complains = any(text.startswith(begun) and later in text for begun, later in _COMPLAINTS.items())
-        if complains or _is_result(messages, index, text):
-            return Message(role="tool", text=text, failed=complains)
+        if text.startswith(_BY_AGENTS) and (why := _by_agent(messages, index, text)) is not None:
+            return Message(role="tool", text=text, failed=why == "complaint")
         return Message(role="human", text=_wrapped_question(text) or _by_person(text))
     if message.role in ASSISTANTS:
         routing = None if answers is None else answers.find(known_by(message, _said_before(messages, index)))
@@ -211,13 +213,13 @@ def _said_before(messages: Sequence[ChatMessage], index: int) -> str:
     return next((message.text for message in earlier if message.role == "human"), "")
 
 
-def _is_result(messages: Sequence[ChatMessage], index: int, text: str) -> bool:
-    """Whether an agent wrote this: a result comes after an answer that calls a tool."""
+def _by_agent(messages: Sequence[ChatMessage], index: int, text: str) -> Literal["complaint", "result"] | None:
+    """What an agent says with this; None where a person does: a result comes after an answer that calls a tool."""
+    if any(text.startswith(begun) and later in text for begun, later in _COMPLAINTS.items()):
+        return "complaint"
     called = next((call for begun, call in _RESULTS.items() if text.startswith(begun)), None)
-    if called is None:
-        return False
     answer = next((messages[i] for i in range(index - 1, -1, -1) if messages[i].role in ASSISTANTS), None)
-    return answer is not None and called in (answer.content or "")
+    return "result" if called is not None and answer is not None and called in (answer.content or "") else None
 
 
 def _by_person(text: str) -> str:
@@ -291,11 +293,18 @@ def _wrapped_question(prompt: str) -> str | None:
 
 def _filled_in(template: str, variable: str, prompt: str) -> str | None:
     """What stands in a filled-in template in the place of its last variable."""
-    before, _, tail = template.partition(variable)
-    if not prompt.startswith(before.partition("{")[0]) or not prompt.endswith(tail):
+    beginning, before, tail = _parts(template, variable)
+    if not prompt.startswith(beginning) or not prompt.endswith(tail):
         return None
-    _, lead, question = prompt[: len(prompt) - len(tail)].rpartition(before.rpartition("}")[2])
+    _, lead, question = prompt[: len(prompt) - len(tail)].rpartition(before)
     return question.strip() if lead else None
+
+
+@cache
+def _parts(template: str, variable: str) -> tuple[str, str, str]:
+    """What stands in a template before its first variable, and before and after its last one."""
+    before, _, tail = template.partition(variable)
+    return before.partition("{")[0], before.rpartition("}")[2], tail
 
 
 def _without_parser(llm: LLM, prompt: BasePromptTemplate) -> BasePromptTemplate:
