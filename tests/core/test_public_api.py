@@ -46,6 +46,7 @@ EXPORTS = {
         "RoutingDecisionEvent",
         "StrongCallRateEventHandler",
         "StrongCallRateHandler",
+        "routing_options",
     ],
 }
 FRAMEWORKS = {
