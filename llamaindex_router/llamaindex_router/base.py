@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypedDic
 from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.structured_llm import StructuredLLM
 
 from llamaindex_router.choosing import Chooser, Memory
 from llamaindex_router.delegation import Delegation
@@ -30,7 +31,7 @@ from prefroute import (
     RoutingStats,
 )
 from prefroute.conversation import Decide, TurnPolicy, recorded
-from prefroute.decider import Decider
+from prefroute.decider import Ask, Decider
 from prefroute.fallback import as_fallback, other_side
 from prefroute.inputs import as_hook, as_on_error, as_route, as_threshold, as_time_limit
 from prefroute.options import OWN_KWARGS
@@ -183,15 +184,19 @@ class RoutedBase(FunctionCallingLLM):
             decision=decision,
             rate_limiter=self.rate_limiter,
             instead=instead if choice is not None and self.fallback_to_other and decision.reason != "forced" else None,
-            answers=chooser.memory.answers if chooser.remembers else None,
-            said=asked.said if chooser.remembers else "",
         )
-        return found
+        return chooser.remembering(found, asked)
 
     def _toward(self, side: Route, routing: dict[str, Any], chooser: Chooser) -> _Toward:
         """What of a delegation depends on the side."""
         llm = self.strong if side == "strong" else self.weak
-        attempt = Attempt(side, chooser.sides.known(side).name, routing, lend(self.callback_manager, llm))
+        attempt = Attempt(
+            side,
+            chooser.sides.known(side).name,
+            routing,
+            loan=lend(self.callback_manager, llm),
+            is_structured=isinstance(llm, StructuredLLM),
+        )
         return {"llm": llm, "attempt": attempt, "fit": chooser.sides.fitting(side)}
 
     @property
@@ -269,7 +274,7 @@ def checked(llm: RoutedBase, name: str, value: Any) -> Any:
     if name in HOOKS:
         return as_hook(value, name, HOOKS[name])
     if name in _OPTIONAL:
-        return None if value is None else _OPTIONAL[name](value)
+        value = None if value is None else _OPTIONAL[name](value)
     if name in _POLICY:
         TurnPolicy(**{field: getattr(llm, field) for field in _POLICY} | {name: value})
     elif name == "fallback_to_other":
@@ -277,8 +282,14 @@ def checked(llm: RoutedBase, name: str, value: Any) -> Any:
     elif name == "router" and not isinstance(value, Router):
         msg = f"router must be a Router, got {type(value).__name__}; load_router reads one from a folder"
         raise ConfigurationError(msg)
+    elif name == "stats" and not isinstance(value, RoutingStats):
+        msg = f"stats must be a RoutingStats, got {type(value).__name__}"
+        raise ConfigurationError(msg)
     elif name == "shadow" and value is not None:
         as_fallback(llm.fallback_to_other, as_route(value, name))
+    if name in {"router", "threshold"}:  # Together they must give a threshold.
+        given = {"router": llm.router, "threshold": llm.threshold} | {name: value}
+        Decider(router=given["router"], threshold=given["threshold"]).threshold_of(Ask())
     return value
 
 

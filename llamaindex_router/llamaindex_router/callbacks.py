@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks.base_handler import BaseCallbackHandler
@@ -92,7 +92,12 @@ class StrongCallRateEventHandler(_Reports, BaseEventHandler):
         """Stable name of the class."""
         return "StrongCallRateEventHandler"
 
-    def start_trace(self, trace_id: str | None = None) -> None:  # noqa: ARG002 - the signature of the other kind
+    @property
+    def event_starts_to_ignore(self) -> NoReturn:
+        """Say that this is the wrong kind: only a callback manager asks for this."""
+        self.start_trace()
+
+    def start_trace(self, trace_id: str | None = None) -> NoReturn:  # noqa: ARG002 - the signature of the other kind
         """Say that this is the wrong kind.
 
         Raises:
@@ -139,6 +144,7 @@ class StrongCallRateHandler(_Reports, BaseCallbackHandler):
 
     def __init__(self, *, window: int = DEFAULT_WINDOW, prices: Mapping[str, Price | None] | None = None) -> None:
         super().__init__(event_starts_to_ignore=[], event_ends_to_ignore=[])
+        self._is_told = False
         self._stats = RoutingStats(window)
         self._calls = CallCounter(prices)
 
@@ -175,6 +181,9 @@ class StrongCallRateHandler(_Reports, BaseCallbackHandler):
 
     def handle(self, event: object, **kwargs: Any) -> None:  # noqa: ARG002 - the signature of the other kind
         """Say that this is the wrong kind: a dispatcher passes over what its handlers raise."""
+        if self._is_told:
+            return
+        self._is_told = True
         logger.error("StrongCallRateHandler is for a CallbackManager; a dispatcher takes a StrongCallRateEventHandler")
 
     def start_trace(self, trace_id: str | None = None) -> None:

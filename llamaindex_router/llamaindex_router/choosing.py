@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from llama_index.core.llms import LLM, ChatMessage, LLMMetadata
 
+    from llamaindex_router.delegation import Delegation
     from llamaindex_router.metadata import Known
     from llamaindex_router.text import Asked
     from prefroute import Route
@@ -56,13 +57,14 @@ class Sides:
         first, second = self._known["strong"], self._known["weak"]
         self._windows = [one.limits.window for one in (first, second) if one.limits.window is not None]
         # Equal windows cannot tell the sides apart, so nothing need be measured.
+        self._certain = first.certain and second.certain
         self._measured = bool(self._windows) and first.limits.window != second.limits.window
         self.differ_in_thinking = first.thinks != second.thinks
 
     def still_of(self, strong: LLM, weak: LLM) -> bool:
         """Whether this is what is known of two LLMs as they are now."""
         first, second = self._states
-        return first.is_still_of(strong) and second.is_still_of(weak)
+        return self._certain and first.is_still_of(strong) and second.is_still_of(weak)
 
     def known(self, side: Route) -> Known:
         """What is known of one of them."""
@@ -131,7 +133,8 @@ class Memory:
         self.turns = Turns()
         self.answers = Answers()
         self._sides: Sides | None = None
-        self._chooser: tuple[Mapping[str, Any], Chooser] | None = None
+        self._chooser: tuple[Mapping[str, Any], object, Chooser] | None = None
+        self._version = object()
 
     def sides_of(self, strong: LLM, weak: LLM) -> Sides:
         """What is known of two LLMs, looked up again when one of them has changed."""
@@ -147,15 +150,20 @@ class Memory:
             fields: The fields themselves: a copy of the LLM has others, and may share this memory.
             make: Puts it together.
         """
+        version = self._version  # Before anything is read: what is put together of older fields must not stay.
         sides = self.sides_of(fields["strong"], fields["weak"])
         known = self._chooser
-        if known is None or known[0] is not fields or known[1].sides is not sides:
-            known = self._chooser = fields, make(sides)
-        return known[1]
+        if known is None or known[0] is not fields or known[1] is not version or known[2].sides is not sides:
+            known = self._chooser = fields, version, make(sides)
+        return known[2]
 
     def fields_changed(self) -> None:
         """See to it that what was put together of the fields is not used again."""
-        self._chooser = None
+        self._version = object()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State of a copy: what is known of its LLMs is looked up again, for it has copies of them."""
+        return {**self.__dict__, "_sides": None, "_chooser": None}
 
 
 @dataclass(slots=True)
@@ -206,6 +214,15 @@ class Chooser:
     def remembers(self) -> bool:
         """Whether it matters who gave an earlier answer."""
         return self.policy.decide == "per_conversation" or self.policy.lock_tool_loop or self.sides.differ_in_thinking
+
+    def remembering(self, delegation: Delegation, asked: Asked) -> Delegation:
+        """The call, with where its answer is remembered if it matters who gave it."""
+        if self.remembers:
+            try:
+                delegation.said, delegation.answers = asked.said, self.memory.answers
+            except Exception:  # what cannot be read is the model's to refuse
+                logger.debug("the messages could not be looked through", exc_info=True)
+        return delegation
 
     def choice(self, asked: Asked, options: Options, *, tools: bool) -> Choice:
         """What the core is asked about one call.

@@ -81,8 +81,8 @@ class CallCounter(Shared):
         found = used(response)
         call, part = self._over(key)
         if call is not None:
-            # What a part of it told comes first: the answer of a structured LLM is the user's own object.
-            names, tokens = found if part is None else part
+            # A part of it tells what an LLM used whose own answer does not, or is the user's own object.
+            names, tokens = part if part is not None and (call.is_structured or found[1] is None) else found
             self._stats.record(call.side, [*names, call.model], tokens)
         elif found[1] is not None and (attempt := current_attempt()) is not None:
             with self._lock:

@@ -83,12 +83,14 @@ class Attempt:
         model: The name of its model.
         routing: The decision, as it is recorded.
         loan: The callback handlers that it is lent.
+        is_structured: Whether its answer is an object of the user's own, which says nothing of tokens.
     """
 
     side: Route
     model: str
     routing: Mapping[str, Any]
     loan: Loan | None = None
+    is_structured: bool = False
 
 
 _current: ContextVar[Attempt | None] = ContextVar("llamaindex_router_attempt", default=None)

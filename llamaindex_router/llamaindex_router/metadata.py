@@ -39,6 +39,7 @@ class Known:
         limits: What it cannot do.
         system_role: The role in which it wants a system prompt.
         thinks: Whether it is set to signed thinking, as Anthropic's are.
+        certain: Whether it said so itself; what it could not say now it may say later.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Known:
     limits: Limits
     system_role: MessageRole
     thinks: bool
+    certain: bool = True
 
 
 def known_of(llm: LLM) -> Known:
@@ -56,7 +58,7 @@ def known_of(llm: LLM) -> Known:
         logger.debug("metadata of %s could not be read", type(llm).__name__, exc_info=True)
         able = isinstance(llm, FunctionCallingLLM)
         lacks = frozenset() if able else frozenset({TOOLS})
-        return Known(_name_of(llm), able, Limits(lacks=lacks), MessageRole.SYSTEM, _thinks(llm))
+        return Known(_name_of(llm), able, Limits(lacks=lacks), MessageRole.SYSTEM, _thinks(llm), certain=False)
     able = isinstance(llm, FunctionCallingLLM) and metadata.is_function_calling_model
     # A window that nobody has stated is the framework's own guess.
     window = metadata.context_window - _output(metadata) if "context_window" in metadata.model_fields_set else None
@@ -139,7 +141,7 @@ class State:
         self._llm = llm
         self._own, self._private = dict(llm.__dict__), dict(llm.__pydantic_private__ or ())
         values = [*self._own.values(), *self._private.values()]
-        self._contents = [(value, value.copy()) for value in values if type(value) in {dict, list}]
+        self._contents = [(value, value.copy()) for value in values if isinstance(value, dict | list | set)]
         self._llms = [State(value) for value in values if isinstance(value, LLM)]
 
     def is_still_of(self, llm: LLM) -> bool:

@@ -68,6 +68,9 @@ class SpansOfWork(NullSpanHandler):
     ) -> None:
         """Note a span that begins; one that is part of nothing is not worth a note."""
         work = None if parent_id is None else self._work.get(parent_id)
+        if work is not None:
+            with suppress(KeyError):  # What has children yet is not to be forgotten.
+                self._work.move_to_end(work)
         if work is None and instance is not None and _works(type(instance)):  # type: ignore[arg-type] # classes are hashable
             work = id_
         if work is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -38,7 +38,9 @@ _COMPLAINTS = {
 }
 """What ReActAgent says as USER to an answer that it could not parse: how that begins, and what comes later."""
 
-_RESULTS = {"Observation:": "Action:", "Result of executing the code given:\n\n": "<execute>"}
+_EXECUTED = "Result of executing the code given:\n\n"
+
+_RESULTS = {"Observation:": "\nAction Input:", _EXECUTED: "<execute>"}
 """How ReActAgent and CodeActAgent begin a tool's result, which they write as USER; and what the call had in it."""
 
 _BY_AGENTS = (*_COMPLAINTS, *_RESULTS)
@@ -46,23 +48,17 @@ _BY_AGENTS = (*_COMPLAINTS, *_RESULTS)
 _OUT_OF_STEPS = "You have reached the maximum number of iterations ("
 """What agents write as SYSTEM where they ask for a last answer."""
 
-_STATE = re.compile(r"Current state:\n.*?\n\nCurrent message:\n(.*)\n\Z", re.DOTALL)
-"""The user's message as agents with a state rewrite it."""
+_STATE, _MESSAGE = "Current state:\n", "\n\nCurrent message:\n"
+"""How agents with a state begin when they rewrite the person's message, and what comes before that."""
 
-_MEMORY = re.compile(r"\s*<memory>.*?</memory>\s*", re.DOTALL)
-"""What `Memory(insert_method="user")` puts before the user's message."""
+_MEMORY, _MEMORY_END = "<memory>", "</memory>"
+"""What `Memory(insert_method="user")` puts before the person's message: how it begins and ends."""
 
 _RETOLD = "<current_conversation>"
 """How agents with an output class begin when they tell the conversation as one USER message."""
 
-_BY_USER = re.compile(r"<user>\s*(<message>.*?</message>)\s*</user>", re.DOTALL)
-_SAID = re.compile(r"<message>(.*?)</message>", re.DOTALL)
-
-_SCHEMA, _SCHEMA_END = "\n\nHere's a JSON schema to follow:\n", "do not repeat the schema."
+_SCHEMA, _SCHEMA_END = "\n\n\nHere's a JSON schema to follow:\n", "do not repeat the schema."
 """What programs that answer as text put after the question: how it begins, and how it ends."""
-
-_REACT_CALL = re.compile(r"^Action: .*?^Action Input: .*", re.DOTALL | re.MULTILINE)
-"""A tool call in the answer of a ReAct agent."""
 
 _WRAPPED = (
     ("llama_index.core.chat_engine.condense_plus_context", "DEFAULT_CONDENSE_PROMPT_TEMPLATE", "{question}"),
@@ -106,7 +102,7 @@ class Asked:
     @property
     def said(self) -> str:
         """What the person said last."""
-        return _said_before(self.messages, len(self.messages)) if self._question is None else self._question
+        return _Said(self.messages).before(len(self.messages)) if self._question is None else self._question
 
     def question(self, policy: TurnPolicy, answers: Answers | None, *, locked: bool) -> Question:
         """What the router is asked.
@@ -143,8 +139,8 @@ def asked_with_tools(user_msg: str | ChatMessage | None, history: Sequence[ChatM
 
 def asked_in_completion(prompt: str) -> Asked:
     """What a raw prompt is about: all of it, unless it is one that the framework wraps around a question."""
-    question = _wrapped_question(prompt) if isinstance(prompt, str) else None
-    return Asked(lambda: [ChatMessage(content=prompt)], prompt if question is None else question)
+    question = (_wrapped_question(prompt) or _without_schema(prompt)) if isinstance(prompt, str) else prompt
+    return Asked(lambda: [ChatMessage(content=prompt)], question)
 
 
 def asked_in_template(llm: LLM, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> Asked:
@@ -185,11 +181,32 @@ def known_by(answer: ChatMessage | str, said: str) -> list[Hashable]:
 
 
 def _newest_first(messages: Sequence[ChatMessage], answers: Answers | None) -> Iterator[Message]:
+    said = _Said(messages)
     for index in range(len(messages) - 1, -1, -1):
-        yield _seen(messages, index, answers)
+        message = messages[index]
+        if answers is None or message.role not in ASSISTANTS:
+            yield _seen(messages, index)
+        else:
+            yield replace(_seen(messages, index), routing=answers.find(known_by(message, said.before(index))))
 
 
-def _seen(messages: Sequence[ChatMessage], index: int, answers: Answers | None) -> Message:
+class _Said:
+    """What the person said last before each message, looked for from the last one back."""
+
+    def __init__(self, messages: Sequence[ChatMessage]) -> None:
+        self._messages = messages
+        self._found: tuple[int, str] = (len(messages), "")
+
+    def before(self, index: int) -> str:
+        at, text = self._found
+        if at >= index:
+            earlier = ((i, _seen(self._messages, i)) for i in range(index - 1, -1, -1))
+            at, text = next(((i, one.text) for i, one in earlier if one.role == "human"), (-1, ""))
+            self._found = at, text
+        return text
+
+
+def _seen(messages: Sequence[ChatMessage], index: int) -> Message:
     """One message as routing sees it."""
     message = messages[index]
     text = message.content or ""
@@ -198,19 +215,12 @@ def _seen(messages: Sequence[ChatMessage], index: int, answers: Answers | None) 
             return Message(role="tool", text=text, failed=why == "complaint")
         return Message(role="human", text=_wrapped_question(text) or _by_person(text))
     if message.role in ASSISTANTS:
-        routing = None if answers is None else answers.find(known_by(message, _said_before(messages, index)))
         made = tuple(f"{call.name} {call.arguments}" for call in calls_of(message))
-        react = _REACT_CALL.search(text) if not made and "Action:" in text else None
-        return Message(role="ai", text=text, calls=made if react is None else (react[0].strip(),), routing=routing)
+        react = None if made else _react_call(text)
+        return Message(role="ai", text=text, calls=made if react is None else (react,))
     # The framework does not say whether a tool failed: what it puts into the message is the error's text alone.
     is_step = message.role in _TOOLS or text.startswith(_OUT_OF_STEPS)
     return Message(role="tool" if is_step else "other", text=text)
-
-
-def _said_before(messages: Sequence[ChatMessage], index: int) -> str:
-    """What the person said last before a message."""
-    earlier = (_seen(messages, i, None) for i in range(index - 1, -1, -1))
-    return next((message.text for message in earlier if message.role == "human"), "")
 
 
 def _by_agent(messages: Sequence[ChatMessage], index: int, text: str) -> Literal["complaint", "result"] | None:
@@ -223,14 +233,45 @@ def _by_agent(messages: Sequence[ChatMessage], index: int, text: str) -> Literal
 
 
 def _by_person(text: str) -> str:
+    """What the person said of a message that the framework has put something around.
+
+    By plain searches, each of which reads the text once: whoever writes it must not hold up anybody.
+    """
     if text.startswith(_RETOLD):
-        told = ("\n".join(_SAID.findall(one)) for one in reversed(_BY_USER.findall(text)))
-        text = next((one for one in told if not one.startswith(tuple(_RESULTS))), text)
-    if text.rstrip().endswith(_SCHEMA_END):
-        text = text.rpartition(_SCHEMA)[0] or text
-    if text.lstrip().startswith("<memory>"):
-        text = _MEMORY.sub("", text, count=1) or text
-    return _STATE.sub(r"\1", text, count=1) if "\n\nCurrent message:\n" in text else text
+        text = _retold(text)
+    text = _without_schema(text)
+    if text.lstrip().startswith(_MEMORY):
+        _, end, rest = text.partition(_MEMORY_END)
+        text = rest.lstrip() if end and rest.strip() else text
+    before, found, state = text.partition(_STATE)
+    _, mark, message = state.partition(_MESSAGE)
+    return before + message.removesuffix("\n") if found and mark else text
+
+
+def _without_schema(text: str) -> str:
+    """The question before the schema of an answer."""
+    return (text.rpartition(_SCHEMA)[0] or text) if text.rstrip().endswith(_SCHEMA_END) else text
+
+
+def _retold(text: str) -> str:
+    """What the person said last in a conversation that is told as one message."""
+    for told in reversed(text.split("\t<user>\n")[1:]):
+        said = _messages(told.partition("\t</user>\n")[0])
+        # Results of code are in the memory that is retold, as the person's words.
+        if said and not said.startswith(_EXECUTED):
+            return said
+    return text
+
+
+def _messages(told: str) -> str:
+    return "\n".join(part.rpartition("</message>")[0] for part in told.split("\t\t<message>")[1:])
+
+
+def _react_call(text: str) -> str | None:
+    """The tool call in an answer of a ReAct agent."""
+    before, mark, arguments = text.partition("\nAction Input:")
+    _, called, name = before.rpartition("Action:")
+    return f"{name.strip()} {arguments.strip()}" if mark and called else None
 
 
 class Call(NamedTuple):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from llama_index.core import MockEmbedding, SummaryIndex
 from llama_index.core.agent.workflow import AgentWorkflow, CodeActAgent, FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ToolCallBlock
-from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks import CallbackManager, CBEventType
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse, CustomLLM, LLMMetadata
+from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.memory import ChatMemoryBuffer
@@ -35,12 +36,19 @@ from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 from pydantic import BaseModel, PrivateAttr
 
-from llamaindex_router import RoutedLLM, StrongCallRateEventHandler, StrongCallRateHandler, routing_options
+from llamaindex_router import (
+    RoutedLLM,
+    RouterSelector,
+    StrongCallRateEventHandler,
+    StrongCallRateHandler,
+    routing_options,
+)
 from llamaindex_router.counting import used
 from llamaindex_router.events import current_attempt
 from llamaindex_router.lending import current_loan
+from llamaindex_router.spans import SpansOfWork
 from llamaindex_router.text import asked_in_chat
-from prefroute import ConfigurationError, ThresholdError
+from prefroute import ConfigurationError, PrefrouteError, ThresholdError
 from prefroute.testing import FixedRouter
 from prefroute.usage import Tokens
 
@@ -1094,3 +1102,158 @@ def test_an_object_of_the_users_own_is_not_read_as_a_providers_answer(
     calls = handler.snapshot()["calls"]
     assert (calls["weak"]["input_tokens"], calls["weak"]["output_tokens"]) == (10, 5)
     assert "Corolla" not in calls["by_model"]
+
+
+def test_a_setting_that_is_assigned_amid_a_call_is_not_lost(
+    strong: DialectLLM, weak: DialectLLM, router: FixedRouter, easy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routed = RoutedLLM(strong=strong, weak=weak, router=router, threshold=0.5)
+    made = RoutedLLM._made_chooser
+
+    def slowly(self: RoutedLLM, sides: Any) -> Any:
+        found = made(self, sides)
+        monkeypatch.setattr(RoutedLLM, "_made_chooser", made)
+        self.threshold = 0.05  # as another thread may
+        return found
+
+    monkeypatch.setattr(RoutedLLM, "_made_chooser", slowly)
+    routed.complete(easy)
+    assert routing_of(routed.complete(easy))["threshold"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("threshold", "0.65", ThresholdError),
+        ("threshold", float("nan"), ThresholdError),
+        ("router", FixedRouter(0.5, threshold=None), ThresholdError),
+        ("decide", "per-turn", ConfigurationError),
+        ("lock_tool_loop", 1, ConfigurationError),
+        ("escalate_after", 0, ConfigurationError),
+        ("on_router_error", "ignore", ConfigurationError),
+        ("router_time_limit", -1, ConfigurationError),
+        ("stats", None, ConfigurationError),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_a_setting_that_every_call_would_be_refused_for_is_refused_at_once(
+    strong: DialectLLM, weak: DialectLLM, router: FixedRouter, easy: str, name: str, value: Any, error: Any
+) -> None:
+    routed = RoutedLLM(strong=strong, weak=weak, router=router)
+    before = getattr(routed, name)
+    with pytest.raises(error):
+        setattr(routed, name, value)
+    assert getattr(routed, name) is before
+    assert routed.complete(easy).text == "small"
+
+
+def test_why_an_engine_answers_nothing_is_logged(
+    strong: DialectLLM, weak: DialectLLM, router: FixedRouter, easy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    routed = RoutedLLM(strong=strong, weak=weak, router=router)
+    with routing_options(strong_rate=0.3), pytest.raises(ConfigurationError):
+        routed.predict(PromptTemplate("{query_str}"), query_str=easy)
+    assert [record.levelname for record in caplog.records if "cannot be routed" in record.message] == ["WARNING"]
+
+
+def test_metadata_that_could_not_be_read_once_is_read_again(
+    make_llm: type[DialectLLM], strong: DialectLLM, router: FixedRouter, easy: str
+) -> None:
+    failures = [ValueError("not now")]
+
+    class Shaky(make_llm):  # type: ignore[valid-type, misc]
+        @property
+        def metadata(self) -> LLMMetadata:
+            if failures:
+                raise failures.pop()
+            return super().metadata
+
+    weak = Shaky(name="small", context_window=1000)
+    strong.context_window = 100_000
+    routed = RoutedLLM(strong=strong, weak=weak, router=router)
+    assert routing_of(routed.complete(easy))["route"] == "weak"
+    assert failures == []
+    assert routing_of(routed.complete("word " * 5000))["detail"] == "window"
+
+
+def test_what_cannot_be_read_does_not_fail_a_call_that_is_remembered(
+    strong: DialectLLM, weak: DialectLLM, router: FixedRouter
+) -> None:
+    class Odd(ChatMessage):
+        @property
+        def content(self) -> str:
+            msg = "no text"
+            raise ValueError(msg)
+
+    routed = RoutedLLM(strong=strong, weak=weak, router=router, lock_tool_loop=True)
+    assert routing_of(routed.chat([Odd(role="user")]))["reason"] == "router_error"
+
+
+def test_an_open_query_is_not_forgotten_for_the_short_ones_beside_it() -> None:
+    spans = SpansOfWork()
+    engine = SummaryIndex([], embed_model=MockEmbedding(2)).as_query_engine(llm=MockLLM())
+    spans.span_enter("long", None, instance=engine)  # type: ignore[arg-type]
+    for number in range(3 * 20_000):
+        spans.span_enter(f"short {number}", None, instance=engine)  # type: ignore[arg-type]
+        if number % 1000 == 0:
+            spans.span_enter(f"step {number}", None, parent_id="long")  # type: ignore[arg-type]
+    spans.span_enter("last", None, parent_id="long")  # type: ignore[arg-type]
+    assert spans.work_of("last") == "long"
+
+
+def test_handlers_in_each_others_place_say_so(routed: RoutedLLM, easy: str, caplog: pytest.LogCaptureFixture) -> None:
+    wrong = StrongCallRateHandler()
+    root = get_dispatcher()
+    root.add_event_handler(wrong)  # type: ignore[arg-type]
+    try:
+        for _ in range(3):
+            routed.complete(easy)
+    finally:
+        root.event_handlers.remove(wrong)  # type: ignore[arg-type]
+    assert sum("takes a StrongCallRateEventHandler" in record.message for record in caplog.records) == 1
+    manager = CallbackManager([StrongCallRateEventHandler()])  # type: ignore[list-item]
+    for ask in (lambda: manager.on_event_start(CBEventType.QUERY), lambda: manager.start_trace("query")):
+        with pytest.raises(ConfigurationError, match="takes a StrongCallRateHandler"):
+            ask()
+
+
+@pytest.mark.parametrize("setting", ["fallback_to_other", "decide", "text_fn", "on_route", "threshold", "window"])
+def test_no_message_tells_a_key(strong: DialectLLM, weak: DialectLLM, router: FixedRouter, setting: str) -> None:
+    secret = MockLLM()
+    object.__setattr__(secret, "system_prompt", "x" * 50 + "sk-secret" + "x" * 50)
+    assert "sk-secret" in repr(secret)
+    makers: list[Any] = [
+        lambda: RouterSelector(router=router, strong=secret, weak=secret),  # type: ignore[arg-type]
+        lambda: StrongCallRateHandler(**{setting: secret} if setting == "window" else {"prices": {"a": secret}}),
+        lambda: RoutedLLM(strong=strong, weak=weak, router=router, threshold=0.5, strong_rate=secret),  # type: ignore[arg-type]
+    ]
+    if setting != "window":
+        makers.append(lambda: RoutedLLM(strong=strong, weak=weak, router=router, **{setting: secret}))
+    for make in makers:
+        with pytest.raises(PrefrouteError) as raised:
+            make()
+        assert "sk-secret" not in str(raised.value)
+
+
+def test_what_an_llm_asks_in_its_own_call_does_not_stand_for_it(
+    telling: Any, strong: DialectLLM, router: FixedRouter, easy: str
+) -> None:
+    guard = telling(name="guard", tool_kwargs={})
+
+    class Guarded(MockLLM):
+        @llm_chat_callback()
+        def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+            guard.chat(messages)
+            raw = {"model": "big", "usage": {"prompt_tokens": 1000, "completion_tokens": 1000}}
+            return ChatResponse(message=ChatMessage(role="assistant", content="x"), raw=raw)
+
+    handler = StrongCallRateEventHandler()
+    routed = RoutedLLM(strong=strong, weak=Guarded(), router=router)
+    root = get_dispatcher()
+    root.add_event_handler(handler)
+    try:
+        routed.chat([user(easy)])
+    finally:
+        root.event_handlers.remove(handler)
+    calls = handler.snapshot()["calls"]
+    assert (calls["weak"]["calls"], calls["weak"]["input_tokens"], list(calls["by_model"])) == (1, 1000, ["big"])

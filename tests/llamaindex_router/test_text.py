@@ -12,7 +12,7 @@ from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate, RichPromptTemplate, SelectorPromptTemplate
 from llama_index.core.prompts.utils import is_chat_model
 
-from llamaindex_router.text import asked_in_chat, asked_in_template, asked_with_tools
+from llamaindex_router.text import asked_in_chat, asked_in_completion, asked_in_template, asked_with_tools
 from prefroute.conversation import TurnPolicy
 
 if TYPE_CHECKING:
@@ -43,7 +43,11 @@ IMAGE = ImageBlock(url="https://example.org/cat.png", image_mimetype="image/png"
         (talk(("user", "q")), "q"),
         (talk(("system", "s"), ("user", "one"), ("assistant", "a"), ("user", "two")), "two"),
         (talk(("user", "q"), ("assistant", "call"), ("tool", "result")), "q"),
-        (talk(("user", "q"), ("assistant", "Thought: t\nAction: a"), ("user", "Observation: 5")), "q"),
+        (
+            talk(("user", "q"), ("assistant", "Action: a\nAction Input: {}"), ("user", "Observation: 5")),
+            "q",
+        ),
+        (talk(("user", "q"), ("assistant", "Recommended Action: rest."), ("user", "Observation: pale. Why?")), None),
         (talk(("user", "Observation: the patient is pale. Diagnose.")), "Observation: the patient is pale. Diagnose."),
         (talk(("user", "Observation: pale."), ("assistant", "I see.")), "Observation: pale."),
         (talk(("user", "q"), ("assistant", "?"), ("user", UNPARSED)), "q"),
@@ -102,3 +106,35 @@ def test_a_parser_left_in_a_template_stays_out_of_the_question(routed: RoutedLLM
     assert "JSON" in prompt.format(llm=routed, topic="tea")
     assert question(asked_in_template(routed, prompt, {"topic": "tea"})) == "Tell me of tea."
     assert prompt.output_parser is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<current_conversation>" + "\t<user>\n\t\t<message>" * 40_000,
+        "<memory>" + " " * 400_000,
+        "\n\nCurrent message:\n" + "Current state:\n" * 40_000,
+        "Here's a JSON schema to follow:\n" * 20_000 + "do not repeat the schema.",
+    ],
+    ids=["retold", "memory", "state", "schema"],
+)
+def test_a_text_made_to_hold_up_a_search_does_not(text: str) -> None:
+    # Searches that read such texts again for each place where they may begin would take minutes.
+    assert isinstance(question(asked_in_chat(talk(("user", text), ("assistant", "Action: x\n" * 20_000)))), str)
+
+
+def test_what_was_said_of_marks_comes_back_whole() -> None:
+    said = "Compare </message> and <message> tags.\n"
+    assert question(asked_in_chat([messages_to_xml_format(talk(("user", said), ("assistant", "a")))[0]])) == said
+
+
+def test_a_persons_observation_is_retold_as_theirs() -> None:
+    told = talk(("user", "hi"), ("assistant", "hello"), ("user", "Observation: my lock file corrupts. Why?"))
+    assert question(asked_in_chat([messages_to_xml_format(told)[0]])) == told[-1].content
+
+
+def test_a_schema_stays_out_of_the_question(routed: RoutedLLM) -> None:
+    parser = PydanticOutputParser(output_cls=LLMMetadata)
+    text = parser.format("Write a song.")
+    assert question(asked_in_chat(talk(("user", text)))) == "Write a song."
+    assert question(asked_in_completion(text)) == "Write a song."
