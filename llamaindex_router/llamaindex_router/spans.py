@@ -20,8 +20,8 @@ from llama_index_instrumentation.span_handlers import NullSpanHandler
 if TYPE_CHECKING:
     import inspect
 
-_MOST_SPANS = 20_000
-"""Spans whose work is remembered: more than are open at a time."""
+_MOST_OPEN, _MOST_ENDED = 100_000, 10_000
+"""Spans whose work is remembered: of the open ones all, but that some may never end."""
 
 _WORKERS = frozenset(
     {
@@ -50,7 +50,9 @@ def _works(kind: type) -> bool:
 class SpansOfWork(NullSpanHandler):
     """Notes of each span which piece of work it is part of."""
 
-    _work: OrderedDict[str, str] = PrivateAttr(default_factory=OrderedDict)
+    # Without locks, which a fork could leave held: each step on these does all of its work at once.
+    _open: OrderedDict[str, str] = PrivateAttr(default_factory=OrderedDict)
+    _ended: OrderedDict[str, str] = PrivateAttr(default_factory=OrderedDict)
 
     @classmethod
     def class_name(cls) -> str:
@@ -67,23 +69,29 @@ class SpansOfWork(NullSpanHandler):
         **kwargs: Any,  # noqa: ARG002 - as above
     ) -> None:
         """Note a span that begins; one that is part of nothing is not worth a note."""
-        work = None if parent_id is None else self._work.get(parent_id)
-        if work is not None:
-            with suppress(KeyError):  # What has children yet is not to be forgotten.
-                self._work.move_to_end(work)
+        work = None if parent_id is None else self.work_of(parent_id)
         if work is None and instance is not None and _works(type(instance)):  # type: ignore[arg-type] # classes are hashable
             work = id_
-        if work is None:
-            return
-        # No lock, which a fork could leave held: each of these does all of its work at once.
-        self._work[id_] = work
-        if len(self._work) > _MOST_SPANS:
-            with suppress(KeyError):
-                self._work.popitem(last=False)
+        if work is not None:
+            _note(self._open, id_, work, _MOST_OPEN)
+
+    def span_exit(self, id_: str, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - the framework's signature
+        """Note that a span has ended: what reads its stream may call an LLM yet, but it goes before the open ones."""
+        if (work := self._open.pop(id_, None)) is not None:
+            _note(self._ended, id_, work, _MOST_ENDED)
+
+    span_drop = span_exit
 
     def work_of(self, id_: str) -> str | None:
         """The work that a span is part of, by the outermost span of it; None where it is part of none."""
-        return self._work.get(id_)
+        return self._open.get(id_) or self._ended.get(id_)
+
+
+def _note(noted: OrderedDict[str, str], id_: str, work: str, most: int) -> None:
+    noted[id_] = work
+    if len(noted) > most:
+        with suppress(KeyError):
+            noted.popitem(last=False)
 
 
 _spans = SpansOfWork()

@@ -318,7 +318,7 @@ def query():
     return routed.stats.total
 
 query()
-spans._spans._work = Noted()
+spans._spans._open = Noted()
 other = threading.Thread(target=query)
 other.start()
 inside.wait()
@@ -1193,12 +1193,17 @@ def test_an_open_query_is_not_forgotten_for_the_short_ones_beside_it() -> None:
     spans = SpansOfWork()
     engine = SummaryIndex([], embed_model=MockEmbedding(2)).as_query_engine(llm=MockLLM())
     spans.span_enter("long", None, instance=engine)  # type: ignore[arg-type]
-    for number in range(3 * 20_000):
+    for number in range(30_000):
         spans.span_enter(f"short {number}", None, instance=engine)  # type: ignore[arg-type]
-        if number % 1000 == 0:
-            spans.span_enter(f"step {number}", None, parent_id="long")  # type: ignore[arg-type]
-    spans.span_enter("last", None, parent_id="long")  # type: ignore[arg-type]
-    assert spans.work_of("last") == "long"
+        spans.span_exit(f"short {number}", None)
+    spans.span_enter("step", None, parent_id="long")  # type: ignore[arg-type]
+    assert spans.work_of("step") == "long"
+    spans.span_drop("long", None)
+    spans.span_enter("late", None, parent_id="long")  # type: ignore[arg-type]
+    assert spans.work_of("late") == "long", "what reads a stream comes later"
+    assert spans.work_of("short 0") is None
+    assert len(spans._open) == 2
+    assert len(spans._ended) == 10_000
 
 
 def test_handlers_in_each_others_place_say_so(routed: RoutedLLM, easy: str, caplog: pytest.LogCaptureFixture) -> None:
