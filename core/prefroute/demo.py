@@ -56,9 +56,11 @@ class AdapterRun:
         decisions: One a prompt, in order.
         answers: One a prompt, in order.
         strong_rate: Strong-call rate as the framework's own callback handler counted it.
+        in_earnest: The lines of a program that does it with real models, after what to install for it.
     """
 
     framework: str
     decisions: list[RoutingDecision]
     answers: list[str]
     strong_rate: float
+    in_earnest: tuple[str, ...] = ()

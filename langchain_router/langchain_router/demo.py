@@ -43,6 +43,17 @@ class OfflineChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=AIMessage(content=text))])
 
 
+IN_EARNEST = (
+    "pip install langchain-openai",
+    "from langchain_openai import ChatOpenAI",
+    "from langchain_router import RoutedChatModel, StrongCallRateHandler",
+    "rate = StrongCallRateHandler()",
+    'chat = RoutedChatModel(strong=ChatOpenAI(model="STRONG"), weak=ChatOpenAI(model="WEAK"))',
+    'print(chat.invoke("Why is the sky blue?", config={"callbacks": [rate]}).text)',
+    'print(f"strong-call rate: {rate.strong_rate:.0%}")',
+)
+
+
 def run(prompts: Sequence[str], router: Router, *, strong: str | None = None, weak: str | None = None) -> AdapterRun:
     """Route prompts through a LangChain chain: a prompt template, a routed model, an output parser.
 
@@ -71,6 +82,7 @@ def run(prompts: Sequence[str], router: Router, *, strong: str | None = None, we
         framework="LangChain (ChatPromptTemplate | RoutedChatModel | StrOutputParser)",
         decisions=[RoutingDecision.from_dict(result["routing"]) for result in results],
         answers=[result["answer"] for result in results],
+        in_earnest=IN_EARNEST,
         strong_rate=rate.strong_rate,
     )
 

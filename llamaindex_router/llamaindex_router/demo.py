@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 FRAMEWORK = "LlamaIndex (RouterSelector in a RouterQueryEngine)"
 
+IN_EARNEST = (
+    "pip install llama-index-llms-openai",
+    "from llama_index.llms.openai import OpenAI",
+    "from llamaindex_router import RoutedLLM",
+    'llm = RoutedLLM(strong=OpenAI(model="STRONG"), weak=OpenAI(model="WEAK"))',
+    'print(llm.complete("Why is the sky blue?").text)',
+    'print(f"strong-call rate: {llm.stats.strong_rate:.0%}")',
+)
+
 
 class _StandInEngine(CustomQueryEngine):
     """Answers without any model, and says so."""
@@ -84,7 +93,13 @@ def run(prompts: Sequence[str], router: Router, *, strong: str | None = None, we
             answers.append(str(response))
     finally:
         dispatcher.event_handlers.remove(handler)
-    return AdapterRun(framework=FRAMEWORK, decisions=decisions, answers=answers, strong_rate=handler.strong_rate)
+    return AdapterRun(
+        framework=FRAMEWORK,
+        decisions=decisions,
+        answers=answers,
+        strong_rate=handler.strong_rate,
+        in_earnest=IN_EARNEST,
+    )
 
 
 def _engine(side: Route, spec: str | None) -> CustomQueryEngine:

@@ -1,5 +1,6 @@
 """The `prefroute` command."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -168,8 +169,18 @@ def test_the_demo_without_adapters_says_what_is_missing(
     assert out.count("Left out: ") == 2
     assert "No adapter is installed" in out
     assert PROMPTS[0] in out
-    assert out.count("strong-call rate") == 2  # the header of the threshold table, and the code at the end
-    assert "from langchain_router import RoutedChatModel" in out
+    assert out.count("strong-call rate") == 1  # the header of the threshold table
+    assert "With real models" not in out
+
+
+@pytest.mark.parametrize("adapter", ["langchain_router", "llamaindex_router"])
+def test_the_demo_ends_with_code_for_what_is_installed(adapter: str) -> None:
+    demo = importlib.import_module(f"{adapter}.demo")
+    found = demo.run(PROMPTS[:1], FixedRouter(0.1))
+    install, *lines = found.in_earnest
+    assert install.startswith("pip install ")
+    assert any(line.startswith(f"from {adapter} import") for line in lines)
+    compile("\n".join(lines), adapter, "exec")
 
 
 def test_the_demo_fails_when_no_named_model_can_be_had(

@@ -25,15 +25,6 @@ _ADAPTERS = ("langchain_router", "llamaindex_router")
 # RouteLLM (arXiv 2406.18665), section 5: dollars per million tokens, GPT-4 and Mixtral 8x7B.
 _STRONG_PRICE, _WEAK_PRICE = 24.7, 0.24
 
-_SNIPPET = (
-    "from langchain_openai import ChatOpenAI",
-    "from langchain_router import RoutedChatModel, StrongCallRateHandler",
-    "rate = StrongCallRateHandler()",
-    'chat = RoutedChatModel(strong=ChatOpenAI(model="STRONG"), weak=ChatOpenAI(model="WEAK"))',
-    'print(chat.invoke("Why is the sky blue?", config={"callbacks": [rate]}).text)',
-    'print(f"strong-call rate: {rate.strong_rate:.0%}")',
-)
-
 
 def demo(
     *,
@@ -67,8 +58,11 @@ def demo(
         show("No adapter is installed; the router alone was asked.")
     show(_threshold_table(decisions))
     show("\nThe bundled router is a general one: the README says what to expect of it, and how to train your own.")
-    show("With real models (pip install langchain-openai):\n")
-    show("\n".join(_SNIPPET))
+    for run in runs[:1]:
+        install, *lines = run.in_earnest or ("",)
+        if lines:
+            show(f"With real models ({install}):\n")
+            show("\n".join(lines))
 
 
 _OFFLINE_NOTE = "No model is called: offline stand-ins answer, labelled as such. The routing is real."
