@@ -13,7 +13,7 @@ from prefroute.errors import ConfigurationError, PrefrouteError
 from prefroute.inputs import as_hook, as_route, as_threshold, finite_or_none, not_both
 from prefroute.persistence import load_router
 from prefroute.router import Router
-from prefroute.stats import RoutingStats
+from prefroute.stats import RoutingStats, as_stats
 from prefroute.types import RoutingDecision
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ class Decider:
         """
         chosen = _as_router(router)
         threshold = _threshold_of(chosen, threshold, strong_rate)
-        stats = _stats_of(chosen, threshold) if stats is None else stats
-        if not isinstance(stats, RoutingStats):
-            msg = f"stats must be a RoutingStats, got {type(stats).__name__}"
-            raise ConfigurationError(msg)
+        stats = _stats_of(chosen, threshold) if stats is None else as_stats(stats)
         made = cls(
             router=chosen,
             threshold=threshold,

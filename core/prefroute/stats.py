@@ -174,6 +174,18 @@ class RoutingStats(Shared):
             return super().__getstate__() | {"_monitor": None if self._monitor is None else self._monitor.copy()}
 
 
+def as_stats(value: object) -> RoutingStats:
+    """Check that these are statistics.
+
+    Raises:
+        ConfigurationError: It is anything else.
+    """
+    if not isinstance(value, RoutingStats):
+        msg = f"stats must be a RoutingStats, got {type(value).__name__}"
+        raise ConfigurationError(msg)
+    return value
+
+
 class ReportsStats:
     """The figures of a statistics object held as `_stats`, for the callback handlers of the adapters."""
 

@@ -35,6 +35,7 @@ from prefroute.decider import Ask, Decider
 from prefroute.fallback import as_fallback, other_side
 from prefroute.inputs import as_hook, as_on_error, as_route, as_threshold, as_time_limit
 from prefroute.options import OWN_KWARGS
+from prefroute.stats import as_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from llamaindex_router.choosing import Choice, Sides
     from llamaindex_router.text import Asked
     from prefroute.options import Options
+    from prefroute.turns import Made
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +139,7 @@ class RoutedBase(FunctionCallingLLM):
         except PrefrouteError as error:
             _tell(asked, error)
             raise
-        if made.is_new:
-            announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
+        _announce(made, chooser, started)
         return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
 
     async def _achoose(
@@ -156,8 +157,7 @@ class RoutedBase(FunctionCallingLLM):
         except PrefrouteError as error:
             _tell(asked, error)
             raise
-        if made.is_new:
-            announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
+        _announce(made, chooser, started)
         return self._delegation(made.decision, chooser, asked, choice if repeatable else None)
 
     def _delegation(
@@ -189,7 +189,7 @@ class RoutedBase(FunctionCallingLLM):
 
     def _toward(self, side: Route, routing: dict[str, Any], chooser: Chooser) -> _Toward:
         """What of a delegation depends on the side."""
-        llm = self.strong if side == "strong" else self.weak
+        llm = self._side(side)
         attempt = Attempt(
             side,
             chooser.sides.known(side).name,
@@ -282,9 +282,8 @@ def checked(llm: RoutedBase, name: str, value: Any) -> Any:
     elif name == "router" and not isinstance(value, Router):
         msg = f"router must be a Router, got {type(value).__name__}; load_router reads one from a folder"
         raise ConfigurationError(msg)
-    elif name == "stats" and not isinstance(value, RoutingStats):
-        msg = f"stats must be a RoutingStats, got {type(value).__name__}"
-        raise ConfigurationError(msg)
+    elif name == "stats":
+        as_stats(value)
     elif name == "shadow" and value is not None:
         as_fallback(llm.fallback_to_other, as_route(value, name))
     if name in {"router", "threshold"}:  # Together they must give a threshold.
@@ -315,6 +314,11 @@ def as_llm(value: object, name: str) -> LLM:
         msg = f"{name} must be a LlamaIndex LLM, got {type(value).__name__}"
         raise ConfigurationError(msg)
     return value
+
+
+def _announce(made: Made, chooser: Chooser, started: float) -> None:
+    if made.is_new:
+        announce(made.decision, chooser.sides.known(made.decision.route).name, perf_counter() - started)
 
 
 def _tell(asked: Asked, error: PrefrouteError) -> None:

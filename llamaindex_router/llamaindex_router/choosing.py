@@ -56,8 +56,8 @@ class Sides:
         self._merged: LLMMetadata | None = None
         first, second = self._known["strong"], self._known["weak"]
         self._windows = [one.limits.window for one in (first, second) if one.limits.window is not None]
-        # Equal windows cannot tell the sides apart, so nothing need be measured.
         self._certain = first.certain and second.certain
+        # Equal windows cannot tell the sides apart, so nothing need be measured.
         self._measured = bool(self._windows) and first.limits.window != second.limits.window
         self.differ_in_thinking = first.thinks != second.thinks
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llamaindex_router.events import current_attempt
+from llamaindex_router.text import field_of
 from prefroute._shared import Shared
 from prefroute.usage import CallStats, Tokens
 
@@ -127,9 +128,14 @@ def used(response: Any) -> _Used:
     """
     raw = getattr(response, "raw", None)
     # The last event of a stream of OpenAI's Responses holds the whole response.
-    raw = _field(raw, "response") or raw
-    names = [name for key in ("model", "model_version") if isinstance(name := _field(raw, key), str) and name]
-    holders = (_field(raw, "usage"), _field(raw, "usage_metadata"), raw, getattr(response, "additional_kwargs", None))
+    raw = field_of(raw, "response") or raw
+    names = [name for key in ("model", "model_version") if isinstance(name := field_of(raw, key), str) and name]
+    holders = (
+        field_of(raw, "usage"),
+        field_of(raw, "usage_metadata"),
+        raw,
+        getattr(response, "additional_kwargs", None),
+    )
     return names, next((tokens for one in holders if (tokens := _tokens(one)) is not None), None)
 
 
@@ -141,15 +147,11 @@ def _tokens(usage: Any) -> Tokens | None:
     if prompt is None or (answer is None and thought is None):
         return None
     read, made = _count(usage, _CACHED_BESIDE) or 0, _count(usage, _MADE_BESIDE) or 0
-    details = next((found for name in _DETAILS if (found := _field(usage, name)) is not None), None)
+    details = next((found for name in _DETAILS if (found := field_of(usage, name)) is not None), None)
     cached = _count(details, ("cached_tokens",)) or _count(usage, ("cached_content_token_count",)) or read
     return Tokens(prompt + read + made, (answer or 0) + (thought or 0), cached)
 
 
 def _count(holder: Any, names: tuple[str, ...]) -> int | None:
-    found = (_field(holder, name) for name in names)
+    found = (field_of(holder, name) for name in names)
     return next((value for value in found if isinstance(value, int) and value >= 0), None)
-
-
-def _field(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)

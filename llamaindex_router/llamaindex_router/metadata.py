@@ -35,7 +35,6 @@ class Known:
 
     Attributes:
         name: Name of its model, for people.
-        calls_tools: Whether it takes tools through its API.
         limits: What it cannot do.
         system_role: The role in which it wants a system prompt.
         thinks: Whether it is set to signed thinking, as Anthropic's are.
@@ -43,11 +42,15 @@ class Known:
     """
 
     name: str
-    calls_tools: bool
     limits: Limits
     system_role: MessageRole
     thinks: bool
     certain: bool = True
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether it takes tools through its API."""
+        return TOOLS not in self.limits.lacks
 
 
 def known_of(llm: LLM) -> Known:
@@ -56,19 +59,24 @@ def known_of(llm: LLM) -> Known:
         metadata = llm.metadata
     except Exception:  # providers look models up here and raise on new ones; the call itself may work
         logger.debug("metadata of %s could not be read", type(llm).__name__, exc_info=True)
-        able = isinstance(llm, FunctionCallingLLM)
-        lacks = frozenset() if able else frozenset({TOOLS})
-        return Known(_name_of(llm), able, Limits(lacks=lacks), MessageRole.SYSTEM, _thinks(llm), certain=False)
-    able = isinstance(llm, FunctionCallingLLM) and metadata.is_function_calling_model
+        limits = Limits(lacks=_lacks(isinstance(llm, FunctionCallingLLM)))
+        return Known(_name_of(llm), limits, MessageRole.SYSTEM, _thinks(llm), certain=False)
     # A window that nobody has stated is the framework's own guess.
     window = metadata.context_window - _output(metadata) if "context_window" in metadata.model_fields_set else None
     return Known(
         name=metadata.model_name,
-        calls_tools=able,
-        limits=Limits(window=window, lacks=frozenset() if able else frozenset({TOOLS})),
+        limits=Limits(window=window, lacks=_lacks(_calls_tools(llm, metadata))),
         system_role=metadata.system_role,
         thinks=_thinks(llm),
     )
+
+
+def _calls_tools(llm: LLM, metadata: LLMMetadata) -> bool:
+    return isinstance(llm, FunctionCallingLLM) and metadata.is_function_calling_model
+
+
+def _lacks(calls_tools: bool) -> frozenset[str]:  # noqa: FBT001 - the one thing that it depends on
+    return frozenset() if calls_tools else frozenset({TOOLS})
 
 
 def _name_of(llm: LLM) -> str:
@@ -100,10 +108,7 @@ def merged_metadata(strong: LLM, weak: LLM) -> LLMMetadata:
         **({"context_window": window} if stated else {}),
         num_output=_num_output(window, pair),
         is_chat_model=any(side.is_chat_model for side in pair),
-        is_function_calling_model=all(
-            isinstance(llm, FunctionCallingLLM) and side.is_function_calling_model
-            for llm, side in zip((strong, weak), pair, strict=True)
-        ),
+        is_function_calling_model=all(map(_calls_tools, (strong, weak), pair)),
         model_name=f"routed({pair[0].model_name}|{pair[1].model_name})",
         system_role=roles.pop() if len(roles) == 1 else MessageRole.SYSTEM,
     )

@@ -300,16 +300,17 @@ def calls_of(message: ChatMessage) -> list[Call]:
 
 def _legacy_call(call: Any) -> Call | None:
     """A call as OpenAI's or Anthropic's messages have it, as an object or as it is stored."""
-    inner = _field(call, "function") or call
-    arguments: Any = next((found for key in _ARGUMENTS if (found := _field(inner, key)) is not None), {})
-    made, name = _field(call, "id"), _field(inner, "name")
+    inner = field_of(call, "function") or call
+    arguments: Any = next((found for key in _ARGUMENTS if (found := field_of(inner, key)) is not None), {})
+    made, name = field_of(call, "id"), field_of(inner, "name")
     return Call(made if isinstance(made, str) else None, name, _canonical(arguments)) if isinstance(name, str) else None
 
 
 _ARGUMENTS = ("arguments", "input")
 
 
-def _field(holder: Any, name: str) -> Any:
+def field_of(holder: Any, name: str) -> Any:
+    """A field of what a provider gave, which may be an object or a dictionary; None where it has none of that name."""
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 

@@ -21,8 +21,8 @@ from llama_index.core.agent.workflow import AgentWorkflow, CodeActAgent, Functio
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.callbacks import CallbackManager, CBEventType
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse, CustomLLM, LLMMetadata, MockLLM
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata, MockLLM
+from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.program import LLMTextCompletionProgram
@@ -31,9 +31,9 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from llama_index.core.tools import FunctionTool
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 from llama_index_instrumentation.dispatcher import active_instrument_tags
+from llamaindex_agents import AGENT_WARNINGS, TOOLS, Pair, Scripted
 from pydantic import BaseModel, PrivateAttr
 
 from llamaindex_router import (
@@ -58,14 +58,6 @@ if TYPE_CHECKING:
     from conftest import DialectLLM, EventLog, PlainLLM
     from numpy.typing import NDArray
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
 
 CHAT_APIS = ["chat", "achat", "stream_chat", "astream_chat"]
 TOOL_APIS = ["chat_with_tools", "achat_with_tools", "stream_chat_with_tools", "astream_chat_with_tools"]
@@ -86,48 +78,11 @@ NODES = [
 PAIR_IN_JSON = '{"a": 2, "b": 3}'
 
 
-class Pair(BaseModel):
-    """Two numbers."""
-
-    a: int
-    b: int
-
-
-class Scripted(CustomLLM):
-    """A completion model without tools that says its lines one after the other."""
-
-    lines: list[str]
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="scripted")
-
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return CompletionResponse(text=self.lines.pop(0))
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        def gen() -> Iterator[CompletionResponse]:
-            line = self.lines.pop(0)
-            yield CompletionResponse(text=line, delta=line)
-
-        return gen()
-
-
 class Passages(BaseRetriever):
     """Finds the same passages for everything."""
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return NODES
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 def memory() -> ChatMemoryBuffer:

@@ -14,8 +14,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import get_response_synthesizer
-from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from llamaindex_agents import AGENT_WARNINGS, TOOLS, Pair
 
 from llamaindex_router import RoutedLLM, RouterSelector, routing_options
 from prefroute import ConfigurationError, RouterError, RoutingDecision
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 
 QUESTION = PromptTemplate("Context: a long text.\nQ: {query_str}\nA:")
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
 
 RESPONDING = [
     "chat",
@@ -63,21 +54,6 @@ STRUCTURED = [
 EVERY = [*RESPONDING, *STREAMING, *TOKENS, *STRUCTURED]
 every_api = pytest.mark.parametrize("api", EVERY)
 each_side = pytest.mark.parametrize("side", ["strong", "weak"])
-
-
-class Pair(BaseModel):
-    """Two numbers."""
-
-    a: int
-    b: int
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 def user(text: str) -> list[ChatMessage]:

@@ -28,6 +28,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.tools import FunctionTool
 from llama_index_instrumentation.dispatcher import instrument_tags
+from llamaindex_agents import AGENT_WARNINGS
 
 from llamaindex_router import RoutedLLM, RouterSelector, StrongCallRateEventHandler, StrongCallRateHandler
 from prefroute import ConfigurationError
@@ -42,15 +43,6 @@ if TYPE_CHECKING:
 NOTHING = {"calls": 0, "failed": 0, "input_tokens": 0, "output_tokens": 0, "cost": None, "unpriced": 0}
 PRICE = Price(input=10.0, cached_input=1.0, output=30.0)
 QUESTION = PromptTemplate("Context: a long text.\nQ: {query_str}\nA:")
-
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
 
 
 class Metered(LLM):

@@ -18,8 +18,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import ChatPromptTemplate
-from llama_index.core.tools import FunctionTool
-from pydantic import BaseModel
+from llamaindex_agents import AGENT_WARNINGS, TOOLS, Pair
 
 from llamaindex_router import RoutedLLM
 
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
 
     from prefroute.testing import FixedRouter
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
 
 SIGNED = ThinkingBlock(content="hm", additional_information={"signature": "EqQB"})
 REASONING = ThinkingBlock(
@@ -53,21 +44,6 @@ CALL_IN_JSON = ToolCallBlock(tool_call_id="b1", tool_name="add", tool_kwargs='{"
 LEGACY = {"tool_calls": [{"id": "l1", "name": "add", "arguments": '{"a": 2, "b": 3}'}]}
 """In the dialect of `openai` below."""
 TEXT = TextBlock(text="I see.")
-
-
-class Pair(BaseModel):
-    """Two numbers."""
-
-    a: int
-    b: int
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 def question(text: str) -> ChatMessage:

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.llms import ChatMessage, ChatResponse
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.tools import FunctionTool
+from llamaindex_agents import AGENT_WARNINGS, TOOLS
 
 from llamaindex_router import RoutedLLM
 from prefroute import ConfigurationError, ThresholdError
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from conftest import DialectLLM, EventLog, PlainLLM
 
     from prefroute.testing import FixedRouter
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 class Limiter:

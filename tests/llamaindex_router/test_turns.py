@@ -14,8 +14,7 @@ from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, SimpleChatEngine
 from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.llms import ChatMessage, CompletionResponse, CustomLLM, LLMMetadata
-from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.llms import ChatMessage, LLMMetadata
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine, RouterQueryEngine
@@ -24,7 +23,7 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.selectors import LLMSingleSelector
 from llama_index.core.tools import FunctionTool, QueryEngineTool
-from pydantic import BaseModel
+from llamaindex_agents import AGENT_WARNINGS, TOOLS, Pair, Scripted
 
 from llamaindex_router import RoutedLLM, RouterSelector, routing_options
 from prefroute import ConfigurationError, RoutingDecision, ThresholdError
@@ -32,8 +31,6 @@ from prefroute.routers.baselines import RandomRouter
 from prefroute.testing import FailingRouter, FixedRouter, SlowRouter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import DialectLLM, EventLog, PlainLLM
 
 NODES = [
@@ -46,57 +43,12 @@ MODES = ["compact", "refine", "tree_summarize", "accumulate", "compact_accumulat
 CARRIES_CONTEXT = hasattr(async_utils, "contextvars")
 """Whether this release's threads for `use_async` know of the query that they are part of."""
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
-
-
-class Pair(BaseModel):
-    """Two numbers."""
-
-    a: int
-    b: int
-
-
-class Scripted(CustomLLM):
-    """A completion model without tools that says its lines one after the other."""
-
-    lines: list[str]
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="scripted")
-
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return CompletionResponse(text=self.lines.pop(0))
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        def gen() -> Iterator[CompletionResponse]:
-            yield self.complete(prompt, formatted)
-
-        return gen()
-
 
 class Passages(BaseRetriever):
     """Finds the same passages for everything."""
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return NODES
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 def memory() -> ChatMemoryBuffer:

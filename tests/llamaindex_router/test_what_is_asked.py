@@ -20,8 +20,7 @@ from llama_index.core.chat_engine import (
     SimpleChatEngine,
 )
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
-from llama_index.core.llms import ChatMessage, CompletionResponse, CustomLLM, LLMMetadata, TextBlock
-from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.memory import ChatMemoryBuffer, Memory, StaticMemoryBlock
 from llama_index.core.memory.memory import InsertMethod
 from llama_index.core.node_parser import TokenTextSplitter
@@ -35,8 +34,8 @@ from llama_index.core.retrievers import BaseRetriever, QueryFusionRetriever
 from llama_index.core.retrievers.fusion_retriever import QUERY_GEN_PROMPT
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.selectors import LLMMultiSelector, LLMSingleSelector
-from llama_index.core.tools import FunctionTool, QueryEngineTool
-from pydantic import BaseModel
+from llama_index.core.tools import QueryEngineTool
+from llamaindex_agents import AGENT_WARNINGS, TOOLS, Pair, Scripted
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from llamaindex_router import RoutedLLM
@@ -57,47 +56,9 @@ NODES = [
 CHAT_APIS = ["chat", "achat", "stream_chat", "astream_chat"]
 chat_apis = pytest.mark.parametrize("api", CHAT_APIS)
 
-AGENT_WARNINGS = pytest.mark.filterwarnings(
-    # The framework's workflows look at every attribute of an agent, pydantic's deprecated ones included.
-    "ignore:is_running called from within a step:DeprecationWarning",
-    "ignore:The `__fields:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `__fields_set:pydantic.PydanticDeprecatedSince20",
-    "ignore:The `model_:pydantic.PydanticDeprecatedSince211",
-    "ignore:Accessing the 'model_:pydantic.PydanticDeprecatedSince211",
-)
-
 
 LATER = find_spec("llama_index.core.agent.workflow.agent_context") is not None
 """Whether this release's ReAct agent puts up with an empty answer, and can be used by `predict_and_call`."""
-
-
-class Pair(BaseModel):
-    """Two numbers."""
-
-    a: int
-    b: int
-
-
-class Scripted(CustomLLM):
-    """A completion model without tools that says its lines one after the other."""
-
-    lines: list[str]
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        return LLMMetadata(model_name="scripted")
-
-    @llm_completion_callback()
-    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return CompletionResponse(text=self.lines.pop(0))
-
-    @llm_completion_callback()
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        def gen() -> Iterator[CompletionResponse]:
-            line = self.lines.pop(0)
-            yield CompletionResponse(text=line, delta=line)
-
-        return gen()
 
 
 class Passages(BaseRetriever):
@@ -110,14 +71,6 @@ class Passages(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         self.asked.append(query_bundle.query_str)
         return NODES
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-TOOLS = [FunctionTool.from_defaults(add)]
 
 
 def memory() -> ChatMemoryBuffer:

@@ -58,11 +58,10 @@ def demo(
         show("No adapter is installed; the router alone was asked.")
     show(_threshold_table(decisions))
     show("\nThe bundled router is a general one: the README says what to expect of it, and how to train your own.")
-    for run in runs[:1]:
-        install, *lines = run.in_earnest or ("",)
-        if lines:
-            show(f"With real models ({install}):\n")
-            show("\n".join(lines))
+    if runs and runs[0].in_earnest:
+        install, *lines = runs[0].in_earnest
+        show(f"With real models ({install}):\n")
+        show("\n".join(lines))
 
 
 _OFFLINE_NOTE = "No model is called: offline stand-ins answer, labelled as such. The routing is real."
