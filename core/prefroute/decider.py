@@ -12,6 +12,7 @@ from prefroute._outcome import Asked, conclude, policy_of
 from prefroute.errors import ConfigurationError, PrefrouteError
 from prefroute.inputs import as_hook, as_route, as_threshold, finite_or_none, not_both
 from prefroute.persistence import load_router
+from prefroute.recording.recorder import as_recorder
 from prefroute.router import Router
 from prefroute.stats import RoutingStats, as_stats
 from prefroute.types import RoutingDecision
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from prefroute.conversation import Settled
+    from prefroute.recording import Recorder
     from prefroute.types import OnError, Route
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Decider:
             raises is logged and disturbs nobody.
         shadow: The side that answers every call whatever is decided, so that routing can be watched before it is
             relied on; None to do as decided.
+        recorder: Keeps each decision with its text; None to keep nothing.
     """
 
     router: Router
@@ -68,6 +71,7 @@ class Decider:
     stats: RoutingStats = field(default_factory=RoutingStats)
     on_route: Callable[[RoutingDecision], object] | None = None
     shadow: Route | None = None
+    recorder: Recorder | None = None
 
     @classmethod
     def of(  # noqa: D417 - the settings are the attributes above
@@ -81,12 +85,14 @@ class Decider:
         stats: RoutingStats | None = None,
         on_route: Callable[[RoutingDecision], object] | None = None,
         shadow: Route | None = None,
+        record: Recorder | str | Path | None = None,
     ) -> Self:
         """Put one together from what an adapter is given, and refuse now what every decision would be refused for.
 
         Args:
             router: A router, or what `load_router` takes: a folder, a hub id, or None for the bundled default.
             strong_rate: In place of a threshold: the share of decisions that go strong, by the router's calibration.
+            record: The recorder, or the path of a file in which everything is kept.
 
         Returns:
             The decider; with statistics of its own if none are given.
@@ -109,6 +115,7 @@ class Decider:
             stats=stats,
             on_route=as_hook(on_route, "on_route", "the decision"),
             shadow=None if shadow is None else as_route(shadow, "shadow"),
+            recorder=as_recorder(record),
         )
         policy_of(chosen, threshold, on_error, time_limit)
         return made
@@ -131,7 +138,7 @@ class Decider:
         decision = self._without_router(ask)
         if decision is None:
             decision = self.router.route(ask.text, **self._settings(self._given(ask)))
-        self._tell(decision)
+        self._tell(ask, decision)
         return decision
 
     async def adecide(self, ask: Ask) -> RoutingDecision:
@@ -139,7 +146,7 @@ class Decider:
         decision = self._without_router(ask)
         if decision is None:
             decision = await self.router.aroute(ask.text, **self._settings(self._given(ask)))
-        self._tell(decision)
+        self._tell(ask, decision)
         return decision
 
     def decide_batch(
@@ -219,7 +226,9 @@ class Decider:
         self.stats.record(decision)
         return decision
 
-    def _tell(self, decision: RoutingDecision) -> None:
+    def _tell(self, ask: Ask, decision: RoutingDecision) -> None:
+        if self.recorder is not None and ask.error is None:
+            self.recorder.decided(ask.text, decision, self.answers(decision))
         if self.on_route is None:
             return
         try:
@@ -241,6 +250,7 @@ class _Batch:
 
     def __init__(self, decider: Decider, asks: Sequence[Ask], *, return_exceptions: bool) -> None:
         self._decider = decider
+        self._asks = asks
         self._return_exceptions = return_exceptions
         self._outcomes: dict[int, RoutingDecision | PrefrouteError] = {}
         self._size = len(asks)
@@ -265,8 +275,8 @@ class _Batch:
 
     def decided(self, indices: Sequence[int], decisions: Sequence[RoutingDecision]) -> None:
         self._outcomes.update(zip(indices, decisions, strict=True))
-        for decision in decisions:
-            self._decider._tell(decision)  # noqa: SLF001 - same module
+        for index, decision in zip(indices, decisions, strict=True):
+            self._decider._tell(self._asks[index], decision)  # noqa: SLF001 - same module
 
     def failed(self, indices: Sequence[int], error: PrefrouteError) -> None:
         if not self._return_exceptions:

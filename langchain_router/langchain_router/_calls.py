@@ -13,6 +13,7 @@ from langchain_router._children import routes
 from langchain_router._fallback import TokenWatch
 from langchain_router._messages import OUTER_KEY, ROUTING_KEY, Prompt, depth_of, flat, nested, records
 from langchain_router._options import configured, specs, without_own
+from langchain_router._recording import watches
 from prefroute.conversation import FALLBACK, recorded
 from prefroute.fallback import other_side
 from prefroute.options import options_of, split
@@ -162,8 +163,8 @@ class CallMaker:
             config["tags"] = list(dict.fromkeys([*(config.get("tags") or ()), *self.tags]))
         if self.callbacks:
             config["callbacks"] = _merged(config.get("callbacks"), self.callbacks)
-        if watch is not None:
-            config["callbacks"] = _merged(config.get("callbacks"), [watch])
+        if watching := [*watches(self.chooser.decider.recorder, routing), *([] if watch is None else [watch])]:
+            config["callbacks"] = _merged(config.get("callbacks"), watching)
         # Passing `stop=None` on would undo a `stop` that the child has bound.
         kwargs = {name: value for name, value in wanted.kwargs.items() if name != "stop" or value is not None}
         value = self.chooser.readable(wanted.prompt, side)

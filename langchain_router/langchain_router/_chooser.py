@@ -88,9 +88,19 @@ class Chooser:
         except Exception as caught:  # noqa: BLE001 - the call goes on as if the router had failed
             # A message that cannot be read is refused by the model itself, in its own words.
             error = caught
+        if settled is not None and not text and self.decider.recorder is not None:
+            text = self._said(prompt, depth)
         return Ask(
             text=text, threshold=options.threshold, strong_rate=options.strong_rate, settled=settled, error=error
         )
+
+    def _said(self, prompt: Prompt, depth: int) -> str:
+        """What the person said, for the record of a side that was settled without it; empty where it cannot be read."""
+        try:
+            return self.policy.question(prompt.newest_first(depth)).text
+        except Exception:  # what cannot be read here is the model's to refuse
+            logger.debug("the messages could not be looked through", exc_info=True)
+            return ""
 
     def _check_tools(self, side: Route | None) -> None:
         """Refuse to call a side without its tools because it could not be given them; see `with_tools_where_able`."""

@@ -8,15 +8,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.outputs import ChatGeneration
 
 from langchain_router._messages import ROUTING_KEY, records
+from langchain_router._usage import used
 from prefroute._shared import Shared
 from prefroute.conversation import answered_by
-from prefroute.inputs import finite_or_none
 from prefroute.stats import DEFAULT_WINDOW, ReportsStats, RoutingStats, StatsSnapshot
 from prefroute.types import RoutingDecision
-from prefroute.usage import CallStats, GroupedRates, GroupRate, Tokens, UsageSnapshot
+from prefroute.usage import CallStats, GroupedRates, GroupRate, UsageSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +134,7 @@ class StrongCallRateHandler(Shared, ReportsStats, BaseCallbackHandler):
         if run is None or run.side is None:
             return
         try:
-            models, tokens, cost = _used(response)
+            models, tokens, cost = used(response)
         except Exception:
             logger.debug("the result of a model could not be read", exc_info=True)
             models, tokens, cost = [], None, None
@@ -209,26 +208,3 @@ def _class_name(serialized: Any) -> str | None:
         return None
     found = serialized.get("name") or (serialized.get("id") or [None])[-1]
     return found if isinstance(found, str) else None
-
-
-def _used(response: LLMResult) -> tuple[list[str], Tokens | None, float | None]:
-    """Names of the model, tokens, and the cost where the framework knows it: 0 for an answer from its cache."""
-    generation = response.generations[0][0]
-    if not isinstance(generation, ChatGeneration):
-        return [], None, None
-    message = generation.message
-    metadata = message.response_metadata
-    models = [name for key in ("model_name", "model") if isinstance(name := metadata.get(key), str)]
-    usage = getattr(message, "usage_metadata", None)
-    if not isinstance(usage, dict):
-        return models, None, None
-    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-    counts = [_count_of(value) for value in (usage.get("input_tokens"), usage.get("output_tokens"), cached)]
-    known = [count for count in counts if count is not None]
-    cost = finite_or_none(usage.get("total_cost"))
-    tokens = Tokens(*known) if len(known) == len(counts) else None
-    return models, tokens, None if cost is None or cost < 0 else cost
-
-
-def _count_of(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None

@@ -31,6 +31,7 @@ from prefroute.decider import Decider
 from prefroute.fallback import as_fallback
 from prefroute.inputs import as_hook
 from prefroute.options import split
+from prefroute.recording import Recorder
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
 from prefroute.types import OnError, Route, RoutingDecision
@@ -79,6 +80,8 @@ class RoutedChatModel(ChatModelPair):
             The run's metadata and the answer say so, under `fallback`. Not in `stream_events(version="v3")`.
         shadow: The model that answers every call whatever is decided: what routing would do can be watched first.
         on_route: Called with each `RoutingDecision`; a quick, plain function.
+        record: A `prefroute.recording.Recorder`, or the path of a file, that keeps each decision with its text and
+            what came of it; None to keep nothing.
         stats: Counts each decision once; None for a fresh one.
         **settings: Fields of `BaseChatModel`. `callbacks`, `tags` and `metadata` are added to each call; `cache`,
             `disable_streaming`, `output_version`, `rate_limiter` and `verbose` are set on copies of both models.
@@ -100,6 +103,7 @@ class RoutedChatModel(ChatModelPair):
     fallback_to_other: bool = False
     shadow: Route | None = None
     on_route: Callable[[RoutingDecision], object] | None = Field(default=None, exclude=True)
+    record: Recorder | None = Field(default=None, exclude=True)
     stats: RoutingStats = Field(default_factory=RoutingStats, exclude=True)
 
     def __init__(
@@ -119,6 +123,7 @@ class RoutedChatModel(ChatModelPair):
         fallback_to_other: bool = False,
         shadow: Route | None = None,
         on_route: Callable[[RoutingDecision], object] | None = None,
+        record: Recorder | str | Path | None = None,
         stats: RoutingStats | None = None,
         **settings: Any,
     ) -> None:
@@ -133,6 +138,7 @@ class RoutedChatModel(ChatModelPair):
             stats=stats,
             on_route=on_route,
             shadow=shadow,
+            record=record,
         )
         TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after)
         fields: dict[str, Any] = {
@@ -149,6 +155,7 @@ class RoutedChatModel(ChatModelPair):
             "fallback_to_other": as_fallback(fallback_to_other, shadow),
             "shadow": shadow,
             "on_route": on_route,
+            "record": decider.recorder,
             "stats": decider.stats,
         }
         super().__init__(**fields, **settings)
@@ -391,6 +398,7 @@ class RoutedChatModel(ChatModelPair):
             stats=self.stats,
             on_route=self.on_route,
             shadow=self.shadow,
+            recorder=self.record,
         )
         policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
         return Dispatch(

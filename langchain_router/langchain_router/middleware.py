@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -15,6 +15,7 @@ from langchain_router._chooser import Chooser, TextFunction
 from langchain_router._fallback import TokenWatch, interrupts
 from langchain_router._messages import ROUTING_KEY, Prompt, annotated, flat
 from langchain_router._options import CONFIGURABLE_KEYS, configured
+from langchain_router._recording import watches
 from langchain_router._view import view_of
 from prefroute.conversation import Decide, TurnPolicy, recorded
 from prefroute.decider import Ask, Decider
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from langchain.agents.middleware import ModelRequest
+    from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.runnables import RunnableConfig
 
+    from prefroute.recording import Recorder
     from prefroute.router import Router
     from prefroute.stats import RoutingStats
     from prefroute.types import Route, RoutingDecision
@@ -86,6 +89,7 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
         fallback_to_other: Whether the other model answers where the chosen one fails before its first token; once.
         shadow: The model that answers every step whatever is decided.
         on_route: Called with each decision.
+        record: A recorder, or the path of a file, that keeps each decision and what came of it.
         stats: Counts each decision once; None for a fresh one.
 
     Attributes:
@@ -115,6 +119,7 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
         fallback_to_other: bool = False,
         shadow: Route | None = None,
         on_route: Callable[[RoutingDecision], object] | None = None,
+        record: Recorder | str | Path | None = None,
         stats: RoutingStats | None = None,
     ) -> None:
         super().__init__()
@@ -130,6 +135,7 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
             stats=stats,
             on_route=on_route,
             shadow=shadow,
+            record=record,
         )
         self._chooser = Chooser(
             strong=_as_model("strong", strong),
@@ -188,7 +194,8 @@ class RouterMiddleware(AgentMiddleware[Any, Any, Any]):
         watch = TokenWatch()
         model = cast("BaseChatModel", self._chooser.child(side))
         _, settings = split(request.model_settings)
-        changed: dict[str, Any] = {"model": _marked(model, routing, watch), "model_settings": settings}
+        handlers = [watch, *watches(self._chooser.decider.recorder, routing)]
+        changed: dict[str, Any] = {"model": _marked(model, routing, handlers), "model_settings": settings}
         messages: list[BaseMessage] = self._chooser.readable(_prompt(request), side)
         if request.system_message is not None:
             changed["system_message"], messages = messages[0], messages[1:]
@@ -220,9 +227,9 @@ async def _acarry_out(step: _Step, handler: Callable[[ModelRequest[Any]], Awaita
     return _noted(response, step.routing) if step.watch.ended else response
 
 
-def _marked(model: BaseChatModel, routing: dict[str, Any], watch: TokenWatch) -> BaseChatModel:
+def _marked(model: BaseChatModel, routing: dict[str, Any], handlers: Sequence[BaseCallbackHandler]) -> BaseChatModel:
     """The model with the decision in the metadata of its runs in this step."""
-    added: RunnableConfig = {"metadata": {**flat(routing), ROUTING_KEY: routing}, "callbacks": [watch]}
+    added: RunnableConfig = {"metadata": {**flat(routing), ROUTING_KEY: routing}, "callbacks": [*handlers]}
     return view_of(model, lambda _: added)
 
 

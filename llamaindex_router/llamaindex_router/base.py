@@ -35,6 +35,8 @@ from prefroute.decider import Ask, Decider
 from prefroute.fallback import as_fallback, other_side
 from prefroute.inputs import as_hook, as_on_error, as_route, as_threshold, as_time_limit
 from prefroute.options import OWN_KWARGS
+from prefroute.recording import Recorder  # noqa: TC001 - pydantic reads it from the field's annotation
+from prefroute.recording.recorder import as_recorder
 from prefroute.stats import as_stats
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from llamaindex_router.choosing import Choice, Sides
     from llamaindex_router.text import Asked
     from prefroute.options import Options
+    from prefroute.recording.calling import Calling
     from prefroute.turns import Made
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class _Toward(TypedDict):
     llm: LLM
     attempt: Attempt
     fit: Callable[[Sequence[ChatMessage]], list[ChatMessage]]
+    calling: Calling | None
 
 
 class RoutedBase(FunctionCallingLLM):
@@ -86,6 +90,7 @@ class RoutedBase(FunctionCallingLLM):
     fallback_to_other: bool
     shadow: Route | None
     on_route: Callable[[RoutingDecision], object] | None = Field(exclude=True)
+    record: Recorder | None = Field(exclude=True)
     stats: RoutingStats = Field(exclude=True)
     # The framework's own field in later releases; repeated here so that it works in all.
     rate_limiter: Any | None = Field(default=None, exclude=True)
@@ -197,7 +202,8 @@ class RoutedBase(FunctionCallingLLM):
             loan=lend(self.callback_manager, llm),
             is_structured=isinstance(llm, StructuredLLM),
         )
-        return {"llm": llm, "attempt": attempt, "fit": chooser.sides.fitting(side)}
+        calling = None if self.record is None else self.record.calling(routing, attempt.model)
+        return {"llm": llm, "attempt": attempt, "fit": chooser.sides.fitting(side), "calling": calling}
 
     @property
     def _sides(self) -> Sides:
@@ -216,6 +222,7 @@ class RoutedBase(FunctionCallingLLM):
             stats=self.stats,
             on_route=self.on_route,
             shadow=self.shadow,
+            recorder=self.record,
         )
         policy = TurnPolicy(decide=self.decide, lock_tool_loop=self.lock_tool_loop, escalate_after=self.escalate_after)
         return Chooser(sides=sides, decider=decider, policy=policy, memory=self._memory, text_fn=self.text_fn)
@@ -296,6 +303,7 @@ _OPTIONAL: dict[str, Callable[[object], object]] = {
     "threshold": as_threshold,
     "on_router_error": as_on_error,
     "router_time_limit": as_time_limit,
+    "record": as_recorder,
 }
 
 _POLICY = ("decide", "lock_tool_loop", "escalate_after")

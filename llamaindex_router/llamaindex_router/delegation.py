@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import logging
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from llama_index.core.llms import ChatResponse, CompletionResponse
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, SelectorPromptTemplate
 
+from llamaindex_router.counting import used
 from llamaindex_router.events import ROUTING_KEY, Attempting
 from llamaindex_router.text import known_by
 from prefroute.fallback import arun, run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from llamaindex_router.events import Attempt
     from prefroute import RoutingDecision
+    from prefroute.recording.calling import Calling
     from prefroute.turns import Answers
 
 R = TypeVar("R")
@@ -38,6 +41,8 @@ INNER_KEY = "inner"
 """Under `routing`, the decision of a routed LLM that is itself one side of another."""
 
 _END = object()
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class Delegation:
         answers: Where the decision is kept for conversations that come back with the answer; None where that is not
             needed.
         said: What the person said last.
+        calling: Records how it goes; None where nothing is recorded.
     """
 
     llm: LLM = field(repr=False)  # Its repr may hold its key.
@@ -66,6 +72,7 @@ class Delegation:
     instead_of: Exception | None = None
     answers: Answers | None = None
     said: str = ""
+    calling: Calling | None = None
 
     def call(self, ask: Callable[[Delegation], R]) -> R:
         """Let the LLM answer, or the other one where it fails and that is wanted.
@@ -125,41 +132,43 @@ class Delegation:
         """The LLM's answer."""
         if self.rate_limiter is not None:
             self.rate_limiter.acquire()
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return self._finished(ask(self))
 
     async def aask_once(self, ask: Callable[[Delegation], Awaitable[R]]) -> R:
         """The LLM's answer."""
         if self.rate_limiter is not None:
             await self.rate_limiter.async_acquire()
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return self._finished(await ask(self))
 
     def open(self, ask: Callable[[Delegation], Iterator[R]]) -> Iterator[R]:
         """The LLM's stream."""
         if self.rate_limiter is not None:
             self.rate_limiter.acquire()
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return ask(self)
 
     async def aopen(self, ask: Callable[[Delegation], Awaitable[AsyncIterator[R]]]) -> AsyncIterator[R]:
         """The LLM's stream."""
         if self.rate_limiter is not None:
             await self.rate_limiter.async_acquire()
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return await ask(self)
 
     def next_of(self, chunks: Iterator[R]) -> Any:
         """The next chunk of the LLM's stream; `_END` where there is none."""
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return next(chunks, _END)
 
     async def anext_of(self, chunks: AsyncIterator[R]) -> Any:
         """The next chunk of the LLM's stream; `_END` where there is none."""
-        with Attempting(self.attempt):
+        with Attempting(self.attempt), self.calling or nullcontext():
             return await anext(chunks, _END)
 
     def _finished(self, result: R) -> R:
+        if self.calling is not None:
+            tell_answer(self.calling, result)
         if self.answers is not None:
             self.answers.note(_known_by(result, self.said), self.attempt.routing)
         return stamped(result, self.attempt.routing)
@@ -184,6 +193,7 @@ def _chunks(one: Delegation, chunks: Iterator[R], ask: Callable[[Delegation], It
             seen.add(chunk)
             yield stamped(chunk, one.attempt.routing)
             chunk = one.next_of(chunks)
+        seen.tell_answer()
     finally:
         seen.keep()
         # A consumer who stops early ends the provider's stream too, rather than leave it to the garbage collector.
@@ -210,6 +220,7 @@ async def _achunks(
             seen.add(chunk)
             yield stamped(chunk, one.attempt.routing)
             chunk = await one.anext_of(chunks)
+        seen.tell_answer()
     finally:
         seen.keep()
         if close := getattr(chunks, "aclose", None):
@@ -218,29 +229,57 @@ async def _achunks(
 
 
 class _Seen:
-    """What of a stream is needed to know its answer by."""
+    """What of a stream is needed to know its answer by, and to record it."""
 
-    __slots__ = ("_last", "_one", "_tokens")
+    __slots__ = ("_is_kept", "_last", "_one", "_tokens")
 
     def __init__(self, one: Delegation) -> None:
         self._one = one
+        self._is_kept = one.answers is not None or one.calling is not None
         self._last: object = None
         self._tokens: list[str] = []
 
     def add(self, chunk: object) -> None:
         """Take note of a chunk: a response holds all that came before, a token does not."""
-        if self._one.answers is None:
+        if not self._is_kept:
             return
         if isinstance(chunk, str):
             self._tokens.append(chunk)
         else:
             self._last = chunk
 
+    def tell_answer(self) -> None:
+        """Record the answer, of which all was seen."""
+        if self._one.calling is not None:
+            tell_answer(self._one.calling, self._all)
+
     def keep(self) -> None:
-        """Keep the decision for what was seen."""
+        """Keep the decision for what was seen; if that is not the answer, it was given up."""
         if self._one.answers is not None:
-            seen = "".join(self._tokens) if self._tokens else self._last
-            self._one.answers.note(_known_by(seen, self._one.said), self._one.attempt.routing)
+            self._one.answers.note(_known_by(self._all, self._one.said), self._one.attempt.routing)
+        if self._one.calling is not None:
+            self._one.calling.failed(GeneratorExit())
+
+    @property
+    def _all(self) -> object:
+        return "".join(self._tokens) if self._tokens else self._last
+
+
+def tell_answer(calling: Calling, result: object) -> None:
+    """Record an answer with what it says of itself; an object of the user's own says nothing."""
+    if isinstance(result, str):
+        calling.answered(answer=result)
+    elif not isinstance(result, ChatResponse | CompletionResponse):
+        calling.answered()
+    else:
+        try:
+            names, tokens = used(result)
+            text = result.message.content if isinstance(result, ChatResponse) else result.text
+        except Exception:  # what a provider's answer holds is its own affair
+            logger.debug("an answer could not be read", exc_info=True)
+            calling.answered()
+        else:
+            calling.answered(model=next(iter(names), None), tokens=tokens, answer=text)
 
 
 def _known_by(result: object, said: str) -> Sequence[Hashable]:

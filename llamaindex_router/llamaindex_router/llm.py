@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llamaindex_router.base import TextFunction
     from prefroute import OnError, Route, Router, RoutingDecision, RoutingStats
     from prefroute.conversation import Decide
+    from prefroute.recording import Recorder
 
 
 class RoutedLLM(RoutedTools):
@@ -83,6 +84,8 @@ class RoutedLLM(RoutedTools):
             `predict_and_call`, which may have run tools by then. The record of the decision says so, under `fallback`.
         shadow: The side that answers every call whatever is decided: what routing would do can be watched first.
         on_route: Called with each `RoutingDecision`; a quick, plain function.
+        record: A `prefroute.recording.Recorder`, or the path of a file, that keeps each decision with its text and
+            what came of it; None to keep nothing.
         stats: Where decisions are counted; None for statistics of its own.
         callback_manager: Its handlers are lent to the chosen LLM for each call, besides that LLM's own. Query engines
             put their own in its place, as they do with any LLM: `Settings.callback_manager`, if nothing else is said.
@@ -113,6 +116,7 @@ class RoutedLLM(RoutedTools):
         fallback_to_other: bool = False,
         shadow: Route | None = None,
         on_route: Callable[[RoutingDecision], object] | None = None,
+        record: Recorder | str | Path | None = None,
         stats: RoutingStats | None = None,
         callback_manager: CallbackManager | None = None,
         rate_limiter: Any | None = None,
@@ -127,6 +131,7 @@ class RoutedLLM(RoutedTools):
             stats=stats,
             on_route=on_route,
             shadow=shadow,
+            record=record,
         )
         TurnPolicy(decide=decide, lock_tool_loop=lock_tool_loop, escalate_after=escalate_after)
         watch_spans()
@@ -144,6 +149,7 @@ class RoutedLLM(RoutedTools):
             fallback_to_other=as_fallback(fallback_to_other, shadow),
             shadow=shadow,
             on_route=on_route,
+            record=decider.recorder,
             stats=decider.stats,
             callback_manager=CallbackManager() if callback_manager is None else callback_manager,
             rate_limiter=rate_limiter,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import ToolMetadata
 
     from prefroute import OnError, Route, Router
+    from prefroute.recording import Recorder
 
 PAIR = 2
 
@@ -68,6 +69,8 @@ class RouterSelector(BaseSelector):
         router_time_limit: Seconds the router may take; None for the router's own setting.
         shadow: The side that is selected whatever is decided: what routing would do can be watched first.
         on_route: Called with each `RoutingDecision`; a quick, plain function.
+        record: A `prefroute.recording.Recorder`, or the path of a file, that keeps each decision with its query; what
+            the chosen engine or tool makes of it is not known here.
         stats: Where decisions are counted; None for statistics of its own.
 
     Attributes:
@@ -91,6 +94,7 @@ class RouterSelector(BaseSelector):
         router_time_limit: float | None = None,
         shadow: Route | None = None,
         on_route: Callable[[RoutingDecision], object] | None = None,
+        record: Recorder | str | Path | None = None,
         stats: RoutingStats | None = None,
     ) -> None:
         for side, name in (("strong", strong), ("weak", weak)):
@@ -110,6 +114,7 @@ class RouterSelector(BaseSelector):
             stats=stats,
             on_route=on_route,
             shadow=shadow,
+            record=record,
         )
         self.stats = self._decider.stats
 

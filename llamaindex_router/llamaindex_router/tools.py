@@ -176,8 +176,8 @@ class RoutedTools(RoutedBase):
     ) -> dict[str, Any]:
         """Arguments for a chat call; they carry the decision, so that the call goes to whom they were made for."""
         chosen = self._choose(asked_with_tools(user_msg, chat_history), kwargs, tools=True, repeatable=False)
-        # The rate limiter is left to the chat call.
-        prepared = replace(chosen, rate_limiter=None).call(
+        # The rate limiter, and the record, are left to the chat call.
+        prepared = replace(chosen, rate_limiter=None, calling=None).call(
             lambda to: _able(to)._prepare_chat_with_tools_compat(  # noqa: SLF001 - the framework's hook for subclasses
                 tools,
                 user_msg=user_msg,

@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
-import random
 import sqlite3
-import threading
-import time
 import zlib
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from prefroute._sqlite import TURN, Mark, claim, is_busy, use
 from prefroute.embedding._rows import as_size
 from prefroute.errors import ConfigurationError, EmbeddingError
 from prefroute.inputs import as_prompts
@@ -31,15 +28,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_APPLICATION_ID = 0x70726566
+_MARK = Mark(0x70726566, 1)
 """Marks the file as ours in its header ("pref")."""
 
-_FORMAT_VERSION = 1
+_TABLE = "CREATE TABLE rows (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
+
 _PATIENCE = 10.0
 """Seconds to wait for another writer; its transactions take milliseconds."""
-
-_TURN = 0.05
-"""Seconds of that in SQLite's own hands, while other threads wait too; and the longest pause between such turns."""
 
 _LOOKED_UP = 500
 """Keys in one query; SQLite takes 999 variables at least."""
@@ -48,12 +43,6 @@ _LOOK_UP = "SELECT b.key, b.vector FROM rows AS a JOIN rows AS b ON b.rowid = a.
 """The key as it stands beside the vector: that in the index, if damaged, may lead to the row of another text."""
 
 _DIGEST_BYTES = 20
-
-_using = threading.Lock()
-"""Held while a file is open. A process that is forked meanwhile would take its parent's locks for its own, for good."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_using.acquire, after_in_parent=_using.release, after_in_child=_using.release)
 
 
 class CacheSize(NamedTuple):
@@ -197,7 +186,7 @@ class CachedEmbedder:
         # A connection for each use: it takes a fraction of a millisecond, and none is ever shared between threads,
         # carried over a fork, or left on a file that was deleted meanwhile.
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=min(_TURN, _PATIENCE), isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=min(TURN, _PATIENCE), isolation_level=None)
         try:
             _prepare(connection, self.path)
             # Not a write-ahead log: that leaves two more files, and is unsafe on a folder shared by machines.
@@ -212,22 +201,14 @@ class CachedEmbedder:
 
         The first failure is logged, and none is raised.
         """
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                with _using, closing(self._connect()) as connection:
-                    act(connection)
-            except ConfigurationError:
-                raise
-            except Exception as error:  # noqa: BLE001 - of a damaged file sqlite3 raises more than its own errors
-                is_busy = _is_busy(error)
-                if not is_busy or time.monotonic() >= until:
-                    self._warn(doing, error)
-                    return not is_busy
-            else:
-                return True
-            # Without the lock, which threads with other files, and forks, need too.
-            time.sleep(random.uniform(0.0, _TURN))  # noqa: S311 - so that two do not meet again and again
+        try:
+            use(self._connect, act, patience=_PATIENCE)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of a damaged file sqlite3 raises more than its own errors
+            self._warn(doing, error)
+            return not is_busy(error)
+        return True
 
     def _warn(self, doing: str, error: Exception) -> None:
         if not self._has_warned:
@@ -270,12 +251,6 @@ class CachedEmbedder:
         return _bar(len(work.keys), len(work.keys) - work.count_missing())
 
 
-def _is_busy(error: Exception) -> bool:
-    # SQLITE_LOCKED is something else: no other program, but damage, for no two of our connections share a cache.
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    return code & 0xFF == sqlite3.SQLITE_BUSY  # The rest says why.
-
-
 def _unseen(count: int) -> None:
     """Advance no bar."""
 
@@ -292,24 +267,7 @@ def _bar(total: int, done: int) -> Iterator[Any]:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make the table in a new file; refuse the file of something else."""
-    try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION_ID:
-            connection.execute("BEGIN IMMEDIATE")  # Another process may be making it at this moment.
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not application and not objects:
-                connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
-                connection.execute("CREATE TABLE rows (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
-                application = _APPLICATION_ID
-            connection.execute("COMMIT")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
-            raise
-        application, version = 0, 0
-    if application != _APPLICATION_ID or version != _FORMAT_VERSION:
+    if claim(connection, _MARK, _TABLE) != _MARK:
         msg = (
             f"{path} is not an embedding cache that this prefroute reads; give another path, "
             "or delete the file if it is a damaged cache"
