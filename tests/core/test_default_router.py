@@ -71,6 +71,36 @@ def test_what_is_no_text_is_a_type_error(bad: Any) -> None:
         ROUTER.win_probability(bad)
 
 
+ONE_QUESTION = {
+    "Russian": "Докажи, что простых чисел бесконечно много.",
+    "Chinese": "证明素数有无穷多个。",
+    "Japanese": "素数が無限に存在することを証明してください。",
+    "Korean": "소수가 무한히 많음을 증명하세요.",
+    "Arabic": "أثبت أن هناك عددا لا نهائيا من الأعداد الأولية.",
+    "Hindi": "सिद्ध कीजिए कि अभाज्य संख्याएँ अनंत हैं।",
+    "Thai": "จงพิสูจน์ว่ามีจำนวนเฉพาะอยู่เป็นจำนวนอนันต์",
+    "Amharic": "ዋና ቁጥሮች ማለቂያ የሌላቸው መሆናቸውን አረጋግጥ።",
+    "emoji": "🙂🚀🔥",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("name", ONE_QUESTION)
+@pytest.mark.parametrize(("times", "near"), [(1, 0.03), (5000, 0.06)])
+def test_text_that_it_knows_little_of_scores_near_the_average(name: str, times: int, near: float) -> None:
+    (score,) = ROUTER.win_probability([ONE_QUESTION[name] * times])
+    assert score == pytest.approx(ROUTER.threshold, abs=near)
+
+
+@pytest.mark.parametrize("unknown", ["ዋና ", "🙂"])
+def test_of_text_that_it_does_not_know_the_length_counts_and_no_more_than_a_little(unknown: str) -> None:
+    scores = ROUTER.win_probability([unknown * times for times in (0, 1, 20, 100, 1000, 200_000)])
+    assert (np.diff(scores) >= 0).all()
+    assert scores[-1] > scores[0]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
+    assert scores[-2] == scores[-1]
+
+
 def test_no_prompts_are_no_scores() -> None:
     assert ROUTER.win_probability([]).shape == (0,)
 

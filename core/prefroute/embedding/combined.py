@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from prefroute.embedding import Embedder
 
+LengthUnit = Literal["characters", "bytes"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LengthEmbedder:
@@ -29,14 +31,19 @@ class LengthEmbedder:
     The defaults suit chat prompts; `fitted` takes mean and deviation from prompts of one's own.
 
     Attributes:
-        mean: Mean of log(1 + characters).
+        mean: Mean of log(1 + length).
         deviation: Its standard deviation.
         scale: What one deviation becomes; beside an embedding of length 1, the weight that length gets.
+        limit: Deviations beyond which the length is cut, so that no text scores by its length alone; None for none.
+        unit: What length is counted in. In bytes of UTF-8 texts that say the same are more alike: a Chinese
+            character stands for a good half of a word, and has three.
     """
 
     mean: float = 5.5
     deviation: float = 1.0
     scale: float = 0.3
+    limit: float | None = None
+    unit: LengthUnit = "characters"
 
     embedder_type: ClassVar[str] = "length"
     dimensions: ClassVar[int] = 1
@@ -47,34 +54,62 @@ class LengthEmbedder:
         if None in {finite_or_none(value) for value in (self.mean, self.deviation, self.scale)} or self.deviation <= 0:
             msg = f"mean, deviation and scale must be finite and deviation above 0, got {self}"
             raise ConfigurationError(msg)
+        limit = finite_or_none(self.limit)
+        if self.limit is not None and (limit is None or limit <= 0):
+            msg = f"limit must be None or a number of deviations above 0, got {self.limit!r}"
+            raise ConfigurationError(msg)
+        if self.unit not in get_args(LengthUnit):
+            msg = f"unit must be one of {', '.join(get_args(LengthUnit))}, got {self.unit!r}"
+            raise ConfigurationError(msg)
 
     @classmethod
-    def fitted(cls, prompts: Sequence[str], *, scale: float = 0.3) -> Self:
+    def fitted(
+        cls,
+        prompts: Sequence[str],
+        *,
+        scale: float = 0.3,
+        limit: float | None = None,
+        unit: LengthUnit = "characters",
+    ) -> Self:
         """Standardise by these prompts.
 
         Args:
             prompts: n texts, at least one.
             scale: What one deviation becomes.
+            limit: Deviations beyond which the length is cut; None for none.
+            unit: What length is counted in.
 
         Returns:
             The embedder; its deviation is 1 where all are equally long.
+
+        Raises:
+            ConfigurationError: There are no prompts, or a setting cannot be used.
         """
-        logs = _log_lengths(as_prompts(prompts))
+        logs = _log_lengths(as_prompts(prompts), unit)
         if not logs.size:
             msg = "got no prompts to take a mean length from; give at least one"
             raise ConfigurationError(msg)
         deviation = float(logs.std())
         # Of equal lengths rounding leaves a deviation of about 1e-16, which would blow up any other length.
-        return cls(mean=float(logs.mean()), deviation=deviation if deviation > _LEAST_DEVIATION else 1.0, scale=scale)
+        deviation = deviation if deviation > _LEAST_DEVIATION else 1.0
+        return cls(mean=float(logs.mean()), deviation=deviation, scale=scale, limit=limit, unit=unit)
+
+    def refitted(self, prompts: Sequence[str]) -> Self:
+        """The same, standardised by these prompts; see `fitted`."""
+        return self.fitted(prompts, scale=self.scale, limit=self.limit, unit=self.unit)
 
     @property
     def model_id(self) -> str:
         """Names the embedder for caches."""
-        return f"length:{self.mean!r}:{self.deviation!r}:{self.scale!r}"
+        name = f"length:{self.mean!r}:{self.deviation!r}:{self.scale!r}"
+        # Nothing is added for the defaults, so that caches of before these settings stay good.
+        return name if (self.limit, self.unit) == (None, "characters") else f"{name}:{self.limit!r}:{self.unit}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The coordinate of each text, shape (n, 1)."""
-        standardised = (_log_lengths(as_prompts(texts)) - self.mean) / self.deviation
+        standardised = (_log_lengths(as_prompts(texts), self.unit) - self.mean) / self.deviation
+        if self.limit is not None:
+            standardised = standardised.clip(-self.limit, self.limit)
         return (self.scale * standardised).astype(np.float32)[:, None]
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -221,5 +256,11 @@ _LEAST_DEVIATION = 1e-9
 _MOST_PARTS = 16
 
 
-def _log_lengths(texts: list[str]) -> NDArray[np.float64]:
-    return np.log1p(np.fromiter(map(len, texts), dtype=np.float64, count=len(texts)))
+def _log_lengths(texts: list[str], unit: LengthUnit) -> NDArray[np.float64]:
+    lengths = map(len, texts) if unit == "characters" else map(_bytes_in, texts)
+    return np.log1p(np.fromiter(lengths, dtype=np.float64, count=len(texts)))
+
+
+def _bytes_in(text: str) -> int:
+    # Half a surrogate pair cannot be encoded unless it is let pass.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

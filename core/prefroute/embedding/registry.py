@@ -120,7 +120,7 @@ def _by_name(name: str, longer: float) -> Embedder:
 def standardised(embedder: Embedder, prompts: Sequence[str]) -> Embedder:
     """The embedder with its length and surface, if it has such parts, standardised by these prompts."""
     if isinstance(embedder, LengthEmbedder | SurfaceEmbedder):
-        return type(embedder).fitted(prompts, scale=embedder.scale)
+        return embedder.refitted(prompts)
     if isinstance(embedder, ConcatenatedEmbedder):
         return ConcatenatedEmbedder([standardised(part, prompts) for part in embedder.parts])
     return embedder

@@ -90,6 +90,10 @@ class SurfaceEmbedder:
             means=tuple(features.mean(axis=0).tolist()), deviations=tuple(deviations.tolist()), scale=float(scale)
         )
 
+    def refitted(self, prompts: Sequence[str]) -> Self:
+        """The same, standardised by these prompts; see `fitted`."""
+        return self.fitted(prompts, scale=self.scale)
+
     @property
     def model_id(self) -> str:
         """Names the embedder for caches."""

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefroute import _sqlite
 from prefroute.embedding import cache, load_embedder, save_embedder
 from prefroute.embedding.cache import CachedEmbedder, CacheSize
 from prefroute.embedding.combined import LengthEmbedder
@@ -312,13 +313,13 @@ def test_a_lock_is_waited_for_once_a_call_and_keeps_no_other_file_waiting(
         return connect(self)
 
     def slept(seconds: float) -> None:
-        assert not cache._using.locked()
+        assert not _sqlite._using.locked()
         other.embed([f"{len(tries)}"])
         sleep(seconds)
 
     monkeypatch.setattr(CachedEmbedder, "_connect", counted)
     monkeypatch.setattr("prefroute.embedding.cache._PATIENCE", 0.1)
-    monkeypatch.setattr("prefroute.embedding.cache._TURN", 0.01)
+    monkeypatch.setattr("prefroute._sqlite.TURN", 0.01)
     monkeypatch.setattr(time, "sleep", slept)
     holder = sqlite3.connect(file, isolation_level=None)
     try:
