@@ -197,7 +197,8 @@ def read_prompt_file(
 
     if path.suffix == ".txt" and column is None:
         try:
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            # Not by splitlines, which takes a form feed, say, for the end of a prompt.
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         except OSError as error:
             msg = f"{path} cannot be read: {error}"
             raise DataError(msg) from error

@@ -28,10 +28,22 @@ if TYPE_CHECKING:
 Body = dict[str, Any]
 
 HOST = "127.0.0.1"
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requests", 500: "Internal Server Error"}
+REASONS = {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
+    404: "Not Found",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 STOP_WITHIN = 10.0
 # Clients wait so long before they repeat a request; by themselves they would wait half a second and more.
-RETRY_AFTER = ("retry-after-ms: 1",)
+RETRY_AFTER = "retry-after-ms: 1"
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,9 @@ class Fault:
     """What goes wrong with one request. Of all but `delay`, give one.
 
     Args:
-        status: Answer 429 or 500 in the provider's own form.
+        status: Answer 429 or 500, say, in the provider's own form.
+        message: What the provider says then, in place of its usual words.
+        retry_after: The header that says when to come again.
         hang: Do not answer, until the client goes away or the server stops.
         drop: Close the connection where the answer should begin.
         drop_after: Close the connection after so many events of a stream, or all if it has fewer, without its end.
@@ -48,6 +62,8 @@ class Fault:
     """
 
     status: int | None = None
+    message: str | None = None
+    retry_after: str = RETRY_AFTER
     hang: bool = False
     drop: bool = False
     drop_after: int | None = None
@@ -98,6 +114,7 @@ class ProviderServer(ABC):
         self.aborted = 0
         self.errors: list[Exception] = []
         self._requests: list[Body] = []
+        self._headers: list[dict[str, str]] = []
         self._lock = threading.Lock()
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -139,6 +156,12 @@ class ProviderServer(ABC):
         """The bodies so far, those that were refused or went wrong among them."""
         with self._lock:
             return list(self._requests)
+
+    @property
+    def headers(self) -> list[dict[str, str]]:
+        """The headers so far, by lower-case name."""
+        with self._lock:
+            return list(self._headers)
 
     @property
     def open_connections(self) -> int:
@@ -202,6 +225,8 @@ class ProviderServer(ABC):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
         payload = await reader.readexactly(int(headers.get("content-length", 0)))
+        with self._lock:
+            self._headers.append(headers)
         # The client sends no more until it has the answer: whatever can be read now is the end of the connection.
         gone = asyncio.ensure_future(reader.read(1))
         try:
@@ -229,8 +254,9 @@ class ProviderServer(ABC):
         if fault.hang or fault.drop:
             return False
         if fault.status is not None:
-            failure = self.error(self.failure(fault.status))
-            return await self._send(writer, fault.status, failure, extra=RETRY_AFTER)
+            refused = self.failure(fault.status)
+            refused.message = refused.message if fault.message is None else fault.message
+            return await self._send(writer, fault.status, self.error(refused), extra=(fault.retry_after,))
         if body.get("stream"):
             events = (f"{_half(event)}\n\n" for event in self.events(body)) if fault.garbled else self.events(body)
             return await self._send_events(writer, events, fault, gone)

@@ -1,0 +1,148 @@
+"""Models to ask: where each one is, and what every request to it says beside the messages."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefroute.embedding._secrets import as_key
+from prefroute.errors import ConfigurationError
+from prefroute.inputs import finite_or_none
+
+OPENAI_KEY = "OPENAI_API_KEY"
+OPENAI_URL = "https://api.openai.com/v1"
+NO_KEY = "none"
+"""What a server is sent that asks for no key."""
+
+_OPENAI_HOSTS = ("openai.com", "openai.azure.com")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A chat model of OpenAI, or of any server that speaks its protocol. Holds no key, only where to find it.
+
+    Attributes:
+        model: Its name, as the server knows it.
+        base_url: Of another server, such as `http://localhost:8000/v1`; None for `OPENAI_BASE_URL`, or OpenAI.
+        key_env: Name of the environment variable with the key. None for `OPENAI_API_KEY` where there is no base_url;
+            a server that is named by base_url is then sent the word "none" and nothing of the environment.
+        system: System message of every request.
+        temperature: None for the server's own.
+        max_tokens: Most tokens of a reply. Sent as `max_completion_tokens` to OpenAI, whose newer models refuse the
+            old name, and as `max_tokens` to all others, which understand that.
+        max_retries: How often the openai package repeats a request that was refused for load or failed on the way.
+            One that got no answer in time is not repeated: it may be paid for.
+        timeout: Seconds to connect, and to wait for each piece of a reply.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+
+    model: str
+    base_url: str | None = None
+    key_env: str | None = None
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    max_retries: int = 5
+    timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be sent."""
+        if not isinstance(self.model, str) or not self.model or self.model != self.model.strip():
+            msg = f"model must be the name of a model, without white space around it; got {self.model!r}"
+            raise ConfigurationError(msg)
+        if self.base_url is not None:
+            _check_url("base_url", self.base_url)
+        if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
+            msg = f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}"
+            raise ConfigurationError(msg)
+        if self.temperature is not None and (finite_or_none(self.temperature) or 0.0) < 0:
+            msg = f"temperature must be a number of at least 0, got {self.temperature!r}"
+            raise ConfigurationError(msg)
+        if type(self.max_retries) is not int or self.max_retries < 0:
+            msg = f"max_retries must be a whole number of at least 0, got {self.max_retries!r}"
+            raise ConfigurationError(msg)
+        if (finite_or_none(self.timeout) or 0.0) <= 0:
+            msg = f"timeout must be a positive number of seconds, got {self.timeout!r}"
+            raise ConfigurationError(msg)
+
+    @property
+    def url(self) -> str:
+        """Where requests go; the environment is looked at now.
+
+        Raises:
+            ConfigurationError: `OPENAI_BASE_URL` is no such address.
+        """
+        if self.base_url is not None:
+            return self.base_url.rstrip("/")
+        from_environment = os.environ.get("OPENAI_BASE_URL", "").strip()
+        if from_environment:
+            _check_url("OPENAI_BASE_URL", from_environment)
+        return (from_environment or OPENAI_URL).rstrip("/")
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether the server is to be sent nothing of the environment but the key that was named for it."""
+        return self.base_url is not None
+
+    def key(self) -> str:
+        """Read the key from the environment.
+
+        Raises:
+            ConfigurationError: It is not there, or cannot be one; says which variable.
+        """
+        if self.key_env is None and self.is_stranger:
+            return NO_KEY
+        name = self.key_env or OPENAI_KEY
+        value = os.environ.get(name, "")
+        if not value.strip():
+            msg = f"no key for {self.model}: the environment variable {name} is not set; set it, or name another one"
+            raise ConfigurationError(msg)
+        try:
+            return as_key(value)
+        except ConfigurationError as error:
+            msg = f"{name}: {error}"
+            raise ConfigurationError(msg) from None
+
+    def request(self, text: str) -> dict[str, Any]:
+        """The whole body of a request.
+
+        Args:
+            text: The user's message.
+
+        Returns:
+            Arguments of the openai package's `chat.completions.create`.
+        """
+        said = [] if self.system is None else [{"role": "system", "content": self.system}]
+        body: dict[str, Any] = {"model": self.model, "messages": [*said, {"role": "user", "content": text}]}
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        if self.max_tokens is not None:
+            host = urlsplit(self.url).hostname or ""
+            is_openai = any(host == known or host.endswith(f".{known}") for known in _OPENAI_HOSTS)
+            body["max_completion_tokens" if is_openai else "max_tokens"] = self.max_tokens
+        return body
+
+    def settings(self) -> dict[str, Any]:
+        """What its replies depend on, as JSON knows it."""
+        return {
+            "model": self.model,
+            "base_url": self.url,
+            "system": self.system,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+
+
+def _check_url(name: str, url: object) -> None:
+    parts = urlsplit(url) if isinstance(url, str) else None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.netloc:
+        msg = f"{name} must look like https://host/v1, got {type(url).__name__} of another form"
+        raise ConfigurationError(msg)
+    # It is shown and saved; not repeated here for the same reason.
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        msg = f"{name} must hold no user, password or query; name the variable of the key with key_env"
+        raise ConfigurationError(msg)

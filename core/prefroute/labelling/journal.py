@@ -1,0 +1,126 @@
+"""The work file beside the output: every reply that was paid for, on disk before anything is done with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from prefroute.errors import DataError
+from prefroute.labelling._lines import LineFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prefroute.labelling.endpoints import Endpoint
+
+SUFFIX = ".calls"
+_SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a model answered.
+
+    Attributes:
+        text: The answer; empty where there is none.
+        finish_reason: Why it ended; `length` where it was cut off.
+        input_tokens: As the server counted them; None where it does not say.
+        output_tokens: Likewise.
+        cached_tokens: Those of the input that the server had in its cache.
+        sent_tokens: Those of the input as they were estimated.
+        fault: Why a reply that was paid for cannot be read; None for any other.
+    """
+
+    text: str
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int = 0
+    sent_tokens: int = 0
+    fault: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaidCall:
+    """A reply, and what it was the reply to."""
+
+    key: str
+    role: str
+    model: str
+    reply: Reply
+
+
+def key_of(role: str, endpoint: Endpoint, text: str) -> str:
+    """What tells one call from every other: its role, the server and the whole request."""
+    parts = json.dumps([role, endpoint.url, endpoint.request(text)], sort_keys=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+class Journal:
+    """The work file of one output: replies by key, the secret of the codes, and the settings of the output's rows.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = LineFile(path)
+        self._is_new = True
+        self.secret = secrets.token_bytes(_SECRET_BYTES)
+        self.settings: dict[str, Any] | None = None
+        self.calls: dict[str, PaidCall] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
+
+    def read(self) -> None:
+        """Read what an earlier run left.
+
+        Raises:
+            DataError: It is no such file, or cannot be read.
+        """
+        lines = self._file.read()
+        for line in lines:
+            kind, value = line.get("kind"), line.get("value")
+            if kind == "secret":
+                self.secret, self._is_new = bytes.fromhex(str(value)), False
+            elif kind == "settings" and isinstance(value, dict):
+                self.settings = value
+            elif kind == "call":
+                call = _call(line)
+                self.calls[call.key] = call
+        if lines and self._is_new:
+            msg = f"{self.path} is no work file of prefroute label; move it away, or choose another output"
+            raise DataError(msg)
+
+    def start(self, settings: dict[str, Any]) -> None:
+        """Note what the rows that follow are made with."""
+        if self._is_new:
+            self._file.append({"kind": "secret", "value": self.secret.hex()})
+            self._is_new = False
+        if settings != self.settings:
+            self._file.append({"kind": "settings", "value": settings})
+            self.settings = settings
+
+    def add(self, call: PaidCall) -> None:
+        """Put a reply on disk."""
+        about = {"key": call.key, "role": call.role, "model": call.model}
+        self._file.append({"kind": "call", **about, **asdict(call.reply)})
+        self.calls[call.key] = call
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+_REPLY = tuple(field.name for field in fields(Reply))
+
+
+def _call(line: dict[str, Any]) -> PaidCall:
+    reply = Reply(**{name: line[name] for name in _REPLY if name in line})
+    return PaidCall(key=str(line.get("key")), role=str(line.get("role")), model=str(line.get("model")), reply=reply)
