@@ -17,7 +17,7 @@ from prefroute.evaluation.reliability import are_chances, expected_calibration_e
 from prefroute.inputs import as_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -141,6 +141,7 @@ def fit_probabilities(
     outcomes: NDArray[np.float64],
     *,
     groups: NDArray[np.int64] | None = None,
+    methods: Sequence[Method] = ("none", "platt", "isotonic"),
     seed: int = 0,
 ) -> FittedProbabilities:
     """Fit a map from scores to probabilities; which kind is chosen by cross-validation.
@@ -149,6 +150,7 @@ def fit_probabilities(
         scores: Of a router on prompts that it did not learn from, in [0, 1], shape (n,).
         outcomes: P(strong wins) as observed: 1, 0, or 0.5 for a tie, shape (n,).
         groups: Group of each row, from 0: rows of one prompt stay in one fold. None for each alone.
+        methods: Kinds to choose from, the simplest first.
         seed: Draws the folds.
 
     Returns:
@@ -168,7 +170,7 @@ def fit_probabilities(
         msg = f"{count} labelled prompts are too few to calibrate probabilities with; give {FEWEST} or more"
         raise DataError(msg)
     folds = (np.random.default_rng(as_seed(seed)).permutation(count) % _FOLDS)[groups]
-    held_out = {name: _cross_fitted(fit, x, y, folds) for name, fit in _FITS.items()}
+    held_out: dict[str, NDArray[np.float64]] = {name: _cross_fitted(_FITS[name], x, y, folds) for name in methods}
     losses = {name: _log_loss(mapped, y) for name, mapped in held_out.items()}
     # The simpler one where the gain is only rounding; they stand in this order.
     best = min(losses, key=lambda name: round(losses[name], 6))

@@ -40,6 +40,20 @@ class BudgetTarget(NamedTuple):
     cost: float
 
 
+def as_quality(value: object) -> float:
+    """Check a wanted share of the strong model's mean quality.
+
+    Raises:
+        ConfigurationError: It is not above 0 and at most 1.
+    """
+    wanted = finite_or_none(value)
+    if wanted is None or not 0.0 < wanted <= 1.0:
+        hint = f"; for {wanted:g} % pass {wanted / 100:g}" if wanted is not None and 2.0 <= wanted <= 100.0 else ""  # noqa: PLR2004 - percent
+        msg = f"quality must be a share of the strong model's quality, above 0 and at most 1; got {value!r}{hint}"
+        raise ConfigurationError(msg)
+    return wanted
+
+
 def rank_for_quality(
     scores: NDArray[np.float64], strong: NDArray[np.float64], weak: NDArray[np.float64], quality: float
 ) -> QualityTarget:
@@ -66,11 +80,7 @@ def rank_for_quality(
         ConfigurationError: `quality` is no such share, or the columns do not fit.
         DataError: The strong model has no quality to keep.
     """
-    wanted = finite_or_none(quality)
-    if wanted is None or not 0.0 < wanted <= 1.0:
-        hint = f"; for {wanted:g} % pass {wanted / 100:g}" if wanted is not None and 2.0 <= wanted <= 100.0 else ""  # noqa: PLR2004 - percent
-        msg = f"quality must be a share of the strong model's quality, above 0 and at most 1; got {quality!r}{hint}"
-        raise ConfigurationError(msg)
+    wanted = as_quality(quality)
     ranks, upper, lower = _ranked(scores, strong, weak)
     n, best = len(upper), float(upper.mean())
     if best <= 0:

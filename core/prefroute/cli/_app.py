@@ -12,6 +12,8 @@ from prefroute.cli._calibrate import calibrate
 from prefroute.cli._console import printable
 from prefroute.cli._demo import demo
 from prefroute.cli._evaluate import evaluate
+from prefroute.cli._fit import fit
+from prefroute.cli._label import label
 from prefroute.cli._route import route
 from prefroute.cli._train import train
 from prefroute.errors import ConfigurationError, PrefrouteError
@@ -34,6 +36,8 @@ app.command()(demo)
 app.add_typer(train, name="train")
 app.command()(evaluate)
 app.command()(calibrate)
+app.command()(label)
+app.command()(fit)
 
 
 def main() -> None:

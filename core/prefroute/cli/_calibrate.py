@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from prefroute.evaluation.benchmarks import Benchmark
     from prefroute.router import Router
 
+ALL_STRONG_KEEPS = "no cheaper threshold can be shown to keep that quality: everything goes to the strong model"
+
 _TARGETS = "--strong-rate, --quality or --budget"
 
 
@@ -65,6 +67,24 @@ class TargetOptions:
         given = [name for name in ("strong_rate", "quality", "budget") if getattr(self, name) is not None]
         if len(given) > 1:
             msg = f"give one of {_TARGETS}, got {len(given)} of them"
+            raise ConfigurationError(msg)
+
+    def check(self) -> None:
+        """Refuse a figure that cannot be reached by any threshold.
+
+        Raises:
+            ConfigurationError: Says which.
+        """
+        if self.strong_rate is not None:
+            from prefroute.calibration import as_strong_rate
+
+            as_strong_rate(self.strong_rate)
+        if self.quality is not None:
+            from prefroute.targets import as_quality
+
+            as_quality(self.quality)
+        if self.budget is not None and not (math.isfinite(self.budget) and self.budget > 0):
+            msg = f"--budget must be US dollars for 1,000 requests, above 0; got {self.budget:g}"
             raise ConfigurationError(msg)
 
     @property
@@ -130,8 +150,8 @@ def calibrate(
     if target.strong_rate is not None or target.needs_answers:
         scores = score_prompts(chosen, texts, progress=shows_progress())
         calibration = Calibration(scores)
-        rank, reached = (None, {}) if benchmark is None else _rank(target, scores, benchmark, prices)
-        found = _threshold(target, calibration, rank, next_prompts)
+        rank, reached = (None, {}) if benchmark is None else rank_for(target, scores, benchmark, prices)
+        found = threshold_of(target, calibration, rank, next_prompts)
     if found is not None:
         chosen.calibration, chosen.threshold = calibration, found.threshold
         told = {**found.as_dict(), **reached, **told}
@@ -143,13 +163,7 @@ def _check(target: TargetOptions, *, probabilities: bool, strong: str | None, we
     if target.strong_rate is None and not target.needs_answers and not probabilities:
         msg = f"say what to calibrate for: {_TARGETS}, or --probabilities"
         raise ConfigurationError(msg)
-    if target.strong_rate is not None:
-        from prefroute.calibration import as_strong_rate
-
-        as_strong_rate(target.strong_rate)
-    if target.budget is not None and not (math.isfinite(target.budget) and target.budget > 0):
-        msg = f"--budget must be US dollars for 1,000 requests, above 0; got {target.budget:g}"
-        raise ConfigurationError(msg)
+    target.check()
     if (target.needs_answers or probabilities) and (strong is None or weak is None):
         what = "--quality and --probabilities need" if target.budget is None else "--budget needs"
         msg = f"{what} --strong and --weak: the columns of both models' qualities, or the models' names in the prices"
@@ -243,10 +257,20 @@ def _learnt(router: Router, texts: Sequence[str]) -> NDArray[np.bool_]:
 
 def _check_sides(router: Router, benchmark: Benchmark) -> None:
     """Refuse models the wrong way round: all weak would then keep more than all of the quality."""
-    pair, strong, weak = benchmark.pair, float(benchmark.strong.mean()), float(benchmark.weak.mean())
+    pair = benchmark.pair
     if is_swapped(router, pair):
         msg = f"the router was trained with {pair.weak} as the strong model; --strong and --weak are swapped"
         raise ConfigurationError(msg)
+    check_order(benchmark)
+
+
+def check_order(benchmark: Benchmark) -> None:
+    """Refuse a strong model that does worse.
+
+    Raises:
+        DataError: It does.
+    """
+    pair, strong, weak = benchmark.pair, float(benchmark.strong.mean()), float(benchmark.weak.mean())
     if strong < weak:
         msg = (
             f"{pair.strong} does worse here than {pair.weak}, {strong:.4g} against {weak:.4g}, so the weak model alone "
@@ -270,7 +294,7 @@ def _prompts(path: Path, columns: ColumnOptions) -> list[str]:
     return read_prompt_file(path, columns.prompt_column, turn=columns.turn, on_bad_row=columns.on_bad_row)
 
 
-def _rank(
+def rank_for(
     target: TargetOptions, scores: NDArray[np.float64], benchmark: Benchmark, prices: PriceOptions
 ) -> tuple[int | None, dict[str, Any]]:
     """How many of the prompts go strong, and what that reaches; None where a rate says it."""
@@ -288,9 +312,10 @@ def _rank(
     return paid.rank, {"cost": paid.cost}
 
 
-def _threshold(
+def threshold_of(
     target: TargetOptions, calibration: Calibration, rank: int | None, next_prompts: int | None
 ) -> CalibratedThreshold | None:
+    """The threshold that sends so many of the sample strong, or the wanted share; None where neither is asked for."""
     if rank is not None and 0 < rank < len(calibration):
         return calibration.at_rank(rank, next_prompts=next_prompts)
     if rank is not None:  # All or none of them: then of what is to come, too.
@@ -346,7 +371,7 @@ def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: di
     if found is None:
         return warnings
     if target.quality is not None and found.sample_rate == 1.0:
-        warnings.append("no cheaper threshold can be shown to keep that quality: everything goes to the strong model")
+        warnings.append(ALL_STRONG_KEEPS)
     if target.strong_rate is not None and found.tied:
         warnings.append(
             f"{found.tied:,} prompts share the score where {target.strong_rate:.1%} would be cut; prompts of one score "

@@ -148,15 +148,18 @@ def evaluate_scores(
     scores: Mapping[str, NDArray[np.float64]],
     benchmark: Benchmark,
     *,
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
     held_out: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
-    """`evaluate` for scores that are there already, cross-fitted ones, say; without baselines but the oracle.
+    """`evaluate` for scores that are there already, cross-fitted ones, say.
 
     Args:
         scores: Of each router, shape (n,), by its name; NaN for a row that it is not to be measured on.
         benchmark: The rows.
+        baselines: Likewise of what is to stand beside them: `random`, `prompt-length` and `knn`, say. The oracle always
+            does.
         held_out: Whether each score was made without the label of its row, as by cross-fitting.
         resamples: Of the bootstrap.
         seed: Of whatever is drawn.
@@ -165,13 +168,17 @@ def evaluate_scores(
         The figures of each.
 
     Raises:
-        ConfigurationError: Scores are not one finite number a row, a router is called oracle, or `resamples` is not a
-            positive number.
+        ConfigurationError: Scores are not one finite number a row, a router is called oracle or as a baseline, or
+            `resamples` is not a positive number.
     """
-    _check(scores, resamples)
+    standing = dict(baselines or {})
+    _check([*scores, *standing], resamples)
+    if twice := scores.keys() & standing.keys():
+        msg = f"{', '.join(map(repr, sorted(twice)))} stands for a router and for a baseline; call yours something else"
+        raise ConfigurationError(msg)
     bench = _Bench(benchmark, resamples, seed)
     results = {}
-    for name, given in scores.items():
+    for name, given in {**scores, **standing}.items():
         array = np.asarray(given, dtype=np.float64)
         if array.shape != (len(benchmark),):
             msg = f"scores of {name!r} must be of shape ({len(benchmark)},), got {array.shape}"
@@ -182,7 +189,7 @@ def evaluate_scores(
         results[name] = bench.measure(
             RouterResult(
                 name=name,
-                is_baseline=False,
+                is_baseline=name in standing,
                 scores=array,
                 used=~np.isnan(array),
                 n_overlap=0 if held_out else None,
