@@ -234,12 +234,15 @@ class Recorder:
         prompt = self._redacted(item.text)
         if prompt is None:
             return None
-        fields = {name: value for name, value in item.decision.as_dict().items() if name != "detail"}
+        known = {**item.decision.as_dict(), "detail": item.decision.detail}
+        # One that cannot be encoded would lose all that is written with it.
+        fields: dict[str, Any] = {
+            name: as_prompt(value) if isinstance(value, str) else value for name, value in known.items()
+        }
         return DecisionRow(
             **fields,
             time=item.time.isoformat(),
             prompt=prompt,
-            detail=item.decision.detail,
             answered_by=item.side,
         )
 
