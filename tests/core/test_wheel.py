@@ -36,7 +36,7 @@ def test_it_holds_the_three_packages_and_the_bundled_files_alone(wheel: Path) ->
     assert {"prefroute/pretrained/default/config.json", "prefroute/pretrained/default/README.md"} <= set(bundled)
     assert sum(bundled.values()) <= LIMIT
     kinds = {Path(name).suffix for name in files if name.startswith(PACKAGES)}
-    assert kinds <= {".py", ".typed", ".json", ".safetensors", ".md", ".j2"}
+    assert kinds <= {".py", ".typed", ".json", ".safetensors", ".md", ".j2", ".txt"}
     assert any(name.endswith("licenses/NOTICE") for name in files)
 
 
