@@ -545,6 +545,7 @@ def test_the_most_that_it_may_cost_is_held_and_a_higher_limit_goes_on(
         "weak": endpoint(model="small", max_tokens=max_tokens),
         "labeller": PairwiseJudge(endpoint(model="judge", max_tokens=50)),
         "prices": PRICES,
+        "concurrency": 1,  # In what order calls of several rows come in decides whether the last one still fits.
     }
     # A row costs about 0.007 dollars here, most of that for the judge's instructions.
     first = label(questions(15), max_cost=limit, **settings)
