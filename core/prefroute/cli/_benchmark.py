@@ -147,7 +147,7 @@ def read_data(
             progress=progress,
         )
     except TableError as error:
-        raise DataError(_in_options(error)) from error
+        raise DataError(in_options(error)) from error
     if report.rows_bad:
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.most_common())
         sys.stderr.write(f"prefroute: warning: {report.rows_bad:,} rows cannot be used: {printable(reasons)}\n")
@@ -212,7 +212,7 @@ def read_prompt_file(
         try:
             return read_prompts(path, name, turn=turn, on_bad_row=on_bad_row)
         except TableError as error:
-            raise DataError(_in_options(error)) from error
+            raise DataError(in_options(error)) from error
         except DataError as error:
             first = first or error
     msg = f"{first}. Name the column with --prompt-column"
@@ -246,7 +246,8 @@ def a_thousand(cost: float | None) -> str:
     return f"{'-' if cost < 0 else ''}${abs(cost) * _PER_THOUSAND:,.4g}"
 
 
-def _in_options(error: TableError) -> str:
+def in_options(error: TableError) -> str:
+    """What is wrong with a table, with the remedy in words of the command line."""
     remedies = {
         "named column": ". Correct the option that names it",
         "prompt": ". Name it with --prompt-column",

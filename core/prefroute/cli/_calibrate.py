@@ -179,19 +179,44 @@ def _check_unused(
     probabilities: bool,
 ) -> None:
     """Refuse options that say nothing here, before somebody relies on them."""
-    given: dict[str, Any] = {
-        f"--{name}".replace("_", "-"): getattr(prices, name) for name in ("prices", "input_tokens", "output_tokens")
-    }
-    given |= {f"--{name}-column".replace("_", "-"): column for name, column in columns.numbers.items()}
     wanted = "--budget"
     if target.budget is not None:
         return
+    given = cost_options(columns, prices)
     if not probabilities and target.quality is None:
         given, wanted = given | names, "--quality, --budget or --probabilities"
+    refuse_unused(given, wanted)
+
+
+def cost_options(columns: ColumnOptions, prices: PriceOptions) -> dict[str, Any]:
+    """Options that tell what answers cost, by name."""
+    named = {name: getattr(prices, name) for name in ("prices", "input_tokens", "output_tokens")}
+    named |= {f"{name}_column": column for name, column in columns.numbers.items()}
+    return {f"--{name}".replace("_", "-"): value for name, value in named.items()}
+
+
+def refuse_unused(given: dict[str, Any], wanted: str) -> None:
+    """Refuse options that say nothing without another.
+
+    Raises:
+        ConfigurationError: One of them is given.
+    """
     said = [name for name, value in given.items() if value is not None]
     if said:
         msg = f"{', '.join(said)} says nothing without {wanted}; leave it out"
         raise ConfigurationError(msg)
+
+
+def known_costs(prices: PriceOptions, benchmark: Benchmark) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the answers of both models cost.
+
+    Raises:
+        DataError: That is not known; says what is missing.
+    """
+    costs = prices.costs(benchmark)
+    if costs.strong is None or costs.weak is None:
+        raise DataError(unpriced(costs, prices, benchmark))
+    return costs.strong, costs.weak
 
 
 def _answers(path: Path, strong: str | None, weak: str | None, columns: ColumnOptions, *, quality: bool) -> Benchmark:
@@ -305,10 +330,7 @@ def rank_for(
         return kept.rank, {"quality": kept.quality, "quality_wanted": target.quality}
     if target.budget is None:
         return None, {}
-    costs = prices.costs(benchmark)
-    if costs.strong is None or costs.weak is None:
-        raise DataError(unpriced(costs, prices, benchmark))
-    paid = rank_for_budget(scores, costs.strong, costs.weak, target.budget / 1000.0)
+    paid = rank_for_budget(scores, *known_costs(prices, benchmark), target.budget / 1000.0)
     return paid.rank, {"cost": paid.cost}
 
 

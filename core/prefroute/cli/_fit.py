@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from prefroute._text import plain, visible
-from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, read_data, unpriced
-from prefroute.cli._calibrate import ALL_STRONG_KEEPS, TargetOptions, check_order, rank_for, threshold_of
+from prefroute.cli._benchmark import ColumnOptions, PriceOptions, a_thousand, excluded, read_data
+from prefroute.cli._calibrate import (
+    ALL_STRONG_KEEPS,
+    TargetOptions,
+    check_order,
+    cost_options,
+    known_costs,
+    rank_for,
+    refuse_unused,
+    threshold_of,
+)
 from prefroute.cli._console import printable, show
 from prefroute.cli._learning import check_output, needs, shows_progress
 from prefroute.cli._options import SeedOption, with_options
-from prefroute.errors import ConfigurationError, DataError
+from prefroute.errors import ConfigurationError
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
@@ -124,7 +133,9 @@ def fit(
     from prefroute.fitting.candidates import BERT, EMBEDDER
     from prefroute.fitting.work import Work
 
-    work = output.absolute().with_name(f"{output.absolute().name}.fitting")
+    work = None
+    if BERT in (candidates.router or ()):
+        work = output.absolute().with_name(f"{output.absolute().name}.fitting")
     found = fit_router(
         benchmark,
         kinds=candidates.router or LIGHT,
@@ -133,14 +144,14 @@ def fit(
         folds=candidates.folds,
         curve=not no_curve,
         bert=candidates.bert(seed),
-        work=work if BERT in (candidates.router or ()) else None,
+        work=work,
         seed=seed,
         progress=shows_progress(),
     )
     found, reached = _aimed(found, target, benchmark, prices)
     summary = _summary(found, reached, output, [path.name for path in data])
     _save(found, output, [path.name for path in data], report=not no_report)
-    if BERT in (candidates.router or ()):
+    if work is not None:
         Work.clear(work)
     for warning in summary["warnings"]:
         sys.stderr.write(f"prefroute: warning: {printable(warning)}\n")
@@ -176,14 +187,8 @@ def _check(
     for module in ("matplotlib", "jinja2") if report else ():
         needs(module, "the report (or --no-report)", "eval")
     target.check()
-    given = {
-        f"--{name}".replace("_", "-"): getattr(prices, name) for name in ("prices", "input_tokens", "output_tokens")
-    }
-    given |= {f"--{name}-column".replace("_", "-"): column for name, column in columns.numbers.items()}
-    said = [name for name, value in given.items() if value is not None]
-    if target.budget is None and said:
-        msg = f"{', '.join(said)} says nothing without --budget; leave it out"
-        raise ConfigurationError(msg)
+    if target.budget is None:
+        refuse_unused(cost_options(columns, prices), "--budget")
 
 
 def _check_answers(target: TargetOptions, prices: PriceOptions, benchmark: Benchmark) -> None:
@@ -191,9 +196,7 @@ def _check_answers(target: TargetOptions, prices: PriceOptions, benchmark: Bench
     if target.quality is not None:
         check_order(benchmark)
     if target.budget is not None:
-        costs = prices.costs(benchmark)
-        if costs.strong is None or costs.weak is None:
-            raise DataError(unpriced(costs, prices, benchmark))
+        known_costs(prices, benchmark)
 
 
 def _aimed(
@@ -242,7 +245,7 @@ def _summary(found: FittedRouter, reached: dict[str, Any], output: Path, files: 
         "left_out": found.left_out,
         "verdict": verdict(found),
         "beats_random": found.beats_random,
-        "figures": evaluation.as_dict()["routers"][found.name],
+        "figures": evaluation.results[found.name].as_dict(),
         "learning_curve": [point._asdict() for point in found.curve],
         "what_would_settle": what_would_settle(found),
         "probabilities": found.probabilities.as_dict(),
@@ -313,6 +316,6 @@ def _table(found: FittedRouter) -> Table:
     for name in ("tried", "log loss", "behind the best", "APGR"):
         table.add_column(name, overflow="fold", no_wrap=name != "tried")
     for item in sorted(found.tried, key=lambda item: item.loss):
-        area = f"{item.apgr:.3f}" if item.apgr == item.apgr else "-"
+        area = f"{item.apgr:.3f}" if math.isfinite(item.apgr) else "-"
         table.add_row(item.name, f"{item.loss:.4f}", f"{item.behind:.4f} ± {item.error:.4f}", area)
     return table

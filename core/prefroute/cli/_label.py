@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from prefroute.cli._benchmark import _in_options, read_prompt_file
+from prefroute.cli._benchmark import in_options, read_prompt_file
 from prefroute.cli._label_report import show_estimate, show_summary
 from prefroute.cli._learning import needs, shows_progress
 from prefroute.cli._options import (
@@ -382,7 +382,7 @@ def _prompts(path: Path | None, source: SourceOptions) -> list[Prompt]:
     try:
         return read_referenced_prompts(path, source.reference_column, column, turn=turn, on_bad_row=on_bad_row)
     except TableError as error:
-        raise DataError(_in_options(error)) from error
+        raise DataError(in_options(error)) from error
     except DataError as error:
         msg = f"{error}. Name the columns with --prompt-column and --reference-column"
         raise DataError(msg) from error

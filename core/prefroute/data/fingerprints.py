@@ -30,6 +30,22 @@ def text_hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
+def digest_of(texts: Iterable[str]) -> hashlib._Hash:
+    """A digest of texts in their order, each with its length, to be updated with whatever else tells a run.
+
+    Args:
+        texts: n texts.
+
+    Returns:
+        SHA-256.
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest
+
+
 def prompt_hashes(prompts: Iterable[str]) -> NDArray[np.uint64]:
     """A hash of each prompt that is the same for spellings that differ in case and white space alone.
 

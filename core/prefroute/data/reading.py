@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prefroute.data.tables import Table
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -185,18 +187,50 @@ def read_prompts(
         MissingExtraError: As for `read_battles`.
     """
     turn = as_turn(turn)
-    reader = TableReader(hints_of(None, {"prompt": column}, None, ()), turn, on_bad_row, report, progress=False)
-    layout = Layout(format="prompts", prompt=column, columns=())
-    prompts: list[str] = []
+    return read_columns(
+        source, [column], lambda values: prompt_of(values[0], turn), turn=turn, on_bad_row=on_bad_row, report=report
+    )
+
+
+def read_columns(
+    source: Source,
+    columns: Sequence[str],
+    parse: Callable[[tuple[Any, ...]], T],
+    *,
+    turn: Turn,
+    on_bad_row: OnBadRow,
+    report: ReadReport | None,
+) -> list[T]:
+    """Read some columns of tables of any format, the first of which holds the prompt.
+
+    Args:
+        source: As for `read_battles`.
+        columns: Their names.
+        parse: Makes one item of the values of a row, or raises a `RowError`.
+        turn: A checked one.
+        on_bad_row: As for `read_battles`.
+        report: As for `read_battles`.
+
+    Returns:
+        What the good rows are parsed to, in order.
+
+    Raises:
+        DataError: As for `read_battles`; also where a column is not there.
+    """
+    reader = TableReader(hints_of(None, {"prompt": columns[0]}, None, ()), turn, on_bad_row, report, progress=False)
+    layout = Layout(format="prompts", prompt=columns[0], columns=())
+    items: list[T] = []
     for rows in tables_of(source):
         found = rows.columns()
         refuse_twice(found, rows.name)
-        if found and column not in found:
-            msg = f"{rows.name} has no column {column!r}; it has: {', '.join(map(repr, found))}"
+        missing = [name for name in columns if found and name not in found]
+        if missing:
+            listed = ", ".join(map(repr, found))
+            msg = f"{rows.name} has no column {' nor '.join(map(repr, missing))}; it has: {listed}"
             raise DataError(msg)
-        prompts += reader.rows(rows, layout, [column], lambda values: prompt_of(values[0], turn))
+        items += reader.rows(rows, layout, list(columns), parse)
     reader.finish()
-    return prompts
+    return items
 
 
 class TableReader:

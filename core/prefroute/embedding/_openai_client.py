@@ -29,17 +29,11 @@ def make_client(kind: Kind, *, source: str, api_key: str | None, is_apart: bool,
         MissingExtraError: openai is not installed.
         ConfigurationError: There is no key, or it or a header of the environment cannot be sent.
     """
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        if error.name != "openai":
-            raise
-        msg = f'{source} needs the openai package: pip install "prefroute[openai]"'
-        raise MissingExtraError(msg) from error
+    openai = package(source)
     key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
     # A blank one is none; the package itself must not find it again.
     key = as_key(key) if key and key.strip() else ""
-    apart = _apart(openai, kind, f"Bearer {key}") if is_apart else {}
+    apart = apart_settings(openai, kind, f"Bearer {key}") if is_apart else {}
     try:
         client = getattr(openai, kind)(api_key=key, **settings, **apart)
     except openai.OpenAIError as error:
@@ -53,7 +47,26 @@ def make_client(kind: Kind, *, source: str, api_key: str | None, is_apart: bool,
     return client
 
 
-def _apart(openai: Any, kind: Kind, authorization: str) -> dict[str, Any]:
+def package(source: str) -> Any:
+    """The openai package.
+
+    Args:
+        source: What needs it, for the message.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        if error.name != "openai":
+            raise
+        msg = f'{source} needs the openai package: pip install "prefroute[openai]"'
+        raise MissingExtraError(msg) from error
+    return openai
+
+
+def apart_settings(openai: Any, kind: Kind, authorization: str) -> dict[str, Any]:
     """Settings of a client that sends nothing of the environment.
 
     What the package reads there differs from version to version, and there is no switch for it; so what a request

@@ -118,6 +118,11 @@ class Benchmark:
         """A number for each prompt, the same where it recurs, shape (n,)."""
         return prompt_groups(self.prompts)
 
+    @property
+    def different(self) -> int:
+        """Prompts that differ by more than their spelling: what an interval is as wide as."""
+        return int(self.groups.max()) + 1
+
     def column(self, name: str) -> NDArray[np.float64] | None:
         """One of `numbers`, None where it is not there."""
         return (self.numbers or {}).get(name)

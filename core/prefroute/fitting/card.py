@@ -13,7 +13,6 @@ from prefroute._version import __version__
 from prefroute.evaluation._format import between, counted, number, quality
 from prefroute.evaluation._verdict import standing_of
 from prefroute.evaluation.results import LENGTH, LEVELS
-from prefroute.fitting.fit import different_prompts
 from prefroute.fitting.settling import WORTHWHILE
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _BESIDE = {
 
 def verdict(fitted: FittedRouter) -> str:
     """Whether it beats random routing, and prompt length, in one line."""
-    prompts = counted(different_prompts(fitted.evaluation), "prompt")
+    prompts = counted(fitted.evaluation.benchmark.different, "prompt")
     found = "better than random" if fitted.beats_random else f"cannot be told from random with {prompts}"
     compared = fitted.evaluation.comparison(fitted.name, LENGTH)
     if compared is None:
@@ -50,7 +49,7 @@ def what_would_settle(fitted: FittedRouter) -> list[str]:
     wanted = fitted.settling
     if wanted is None:
         return []
-    have = different_prompts(fitted.evaluation)
+    have = fitted.evaluation.benchmark.different
     if wanted.worthwhile is None:
         why = "the strong model is not clearly better on them, or all get the same score"
         return [f"these {have:,} prompts do not bound the APGR ({why}), so no number of labels can be named"]
@@ -103,8 +102,7 @@ def card_of(fitted: FittedRouter, *, sources: Sequence[str] = ()) -> str:
 
 def _data(fitted: FittedRouter, sources: Sequence[str]) -> list[str]:
     benchmark, gains = fitted.evaluation.benchmark, fitted.evaluation.benchmark.gains
-    different = int(benchmark.groups.max()) + 1
-    rows = f"{counted(len(benchmark), 'judged prompt')}, {different:,} of them different"
+    rows = f"{counted(len(benchmark), 'judged prompt')}, {benchmark.different:,} of them different"
     left = f"; {benchmark.removed:,} excluded" if benchmark.removed else ""
     return [
         f"{rows}{f', from {_joined(sources)}' if sources else ''}{left}.",

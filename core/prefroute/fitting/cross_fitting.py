@@ -9,7 +9,6 @@ import numpy as np
 
 from prefroute._progress import tracked
 from prefroute._scoring import score_prompts
-from prefroute.bradley_terry import sigmoid
 from prefroute.evaluation.metrics import apgr
 from prefroute.routers._embedding import deal_folds
 
@@ -249,11 +248,6 @@ def learning_curve(
         for share in SIZES
     ]
     return [*found, LearningPoint(prompts, apgr(measured, labels.gains))]
-
-
-def chances_of(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities of logits, shape (n,)."""
-    return sigmoid(logits)
 
 
 def area_of(logits: NDArray[np.float64], labels: Labels) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefroute.bradley_terry import sigmoid
 from prefroute.calibration import Calibration, as_strong_rate
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError, PrefrouteError
 from prefroute.evaluation import Validation
@@ -18,7 +19,6 @@ from prefroute.fitting.candidates import EMBEDDER, LIGHT, Remembered, candidates
 from prefroute.fitting.cross_fitting import (
     Labels,
     area_of,
-    chances_of,
     choose,
     held_out_logits,
     learning_curve,
@@ -206,13 +206,13 @@ def fit_router(
     candidates, logits, left_out = _cross_fitted(found, labels, kept, progress=progress)
     choice = choose(logits, labels)
     best = candidates[choice.best]
-    held_out = chances_of(choice.logits)
+    held_out = sigmoid(choice.logits)
     probabilities = fit_probabilities(
         held_out, outcomes_of(labels.gains), groups=labels.groups, methods=("none", "platt"), seed=seed
     )
     scores = probabilities.calibration(held_out)
     found_so = evaluate_scores(
-        {best.kind: probabilities.calibration(chances_of(choice.measured))},
+        {best.kind: probabilities.calibration(sigmoid(choice.measured))},
         benchmark,
         baselines=_baselines(best, candidates, logits, labels, seed),
         held_out=True,
@@ -221,9 +221,10 @@ def fit_router(
     )
     evaluation = _without_worse(found_so)
     learnt = best.learn(labels.battles, None if kept is None else kept.place("all"))
-    router = _calibrated(learnt, probabilities, scores)
+    calibration = Calibration(scores)
+    router = _calibrated(learnt, probabilities, calibration)
     router.validation = _validation(evaluation, best.kind)
-    threshold = Calibration(scores).threshold_for(strong_rate)
+    threshold = calibration.threshold_for(strong_rate)
     router.threshold = threshold.threshold
     return FittedRouter(
         router=router,
@@ -258,11 +259,6 @@ def _without_worse(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, results=results)
 
 
-def different_prompts(evaluation: Evaluation) -> int:
-    """Prompts that differ by more than their spelling: what an interval is as wide as."""
-    return int(evaluation.benchmark.groups.max()) + 1
-
-
 def name_in(evaluation: Evaluation) -> str:
     """Name of the one router that was measured, beside the baselines."""
     return next(name for name, result in evaluation.results.items() if not result.is_baseline)
@@ -275,7 +271,7 @@ def _check(benchmark: Benchmark, folds: int, strong_rate: float, resamples: int,
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:  # noqa: PLR2004 - one to learn, one to test
         msg = f"folds must be a whole number of at least 2, got {folds!r}"
         raise ConfigurationError(msg)
-    different = int(benchmark.groups.max()) + 1
+    different = benchmark.different
     if different < FEWEST:
         msg = f"{different} different prompts are too few to fit and to measure a router with; label {FEWEST} or more"
         raise DataError(msg)
@@ -315,11 +311,11 @@ def _baselines(
     found = {COIN: RandomRouter(seed=seed).win_probability(labels.prompts)}
     for candidate, row in zip(candidates, logits, strict=True):
         if candidate.kind in {LENGTH, KNN} and candidate.kind not in {best.kind, *found}:
-            found[candidate.kind] = chances_of(levelled(row, labels.folds))
+            found[candidate.kind] = sigmoid(levelled(row, labels.folds))
     return found
 
 
-def _calibrated(router: Router, probabilities: FittedProbabilities, scores: NDArray[np.float64]) -> Router:
+def _calibrated(router: Router, probabilities: FittedProbabilities, calibration: Calibration) -> Router:
     """The router with its map, unless no map is better, and the scores of prompts that it had not learnt from."""
     own = getattr(router, "embedder", None)
     if isinstance(own, Remembered):
@@ -328,7 +324,7 @@ def _calibrated(router: Router, probabilities: FittedProbabilities, scores: NDAr
     made = router
     if probabilities.calibration.method != "none":
         made = CalibratedRouter(router=router, probabilities=probabilities.calibration)
-    made.calibration = Calibration(scores)
+    made.calibration = calibration
     return made
 
 
@@ -362,7 +358,7 @@ def _settling(evaluation: Evaluation, name: str) -> Settling | None:
     ends = (figures.apgr_low, figures.apgr_high)
     if not ends[0] < ends[1]:  # Not bounded, or all prompts get one score.
         return Settling(seen=None, worthwhile=None)
-    prompts, advantage = different_prompts(evaluation), figures.apgr - 0.5
+    prompts, advantage = evaluation.benchmark.different, figures.apgr - 0.5
     return Settling(
         seen=prompts_to_settle(prompts, *ends, advantage) if advantage > 0 else None,
         worthwhile=prompts_to_settle(prompts, *ends, WORTHWHILE),

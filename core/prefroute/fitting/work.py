@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import shutil
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prefroute.data.fingerprints import digest_of
 from prefroute.persistence import write_atomically
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ class Work:
         Returns:
             The work, or what is left of an earlier run that was the same.
         """
-        digest = hashlib.sha256(repr(settings).encode())
-        for prompt in labels.prompts:
-            text = prompt.encode("utf-8", "surrogatepass")
-            digest.update(len(text).to_bytes(8, "little") + text)
+        digest = digest_of([repr(settings), *labels.prompts])
         digest.update(labels.outcomes.tobytes() + labels.folds.tobytes())
         return cls(folder=folder, key=digest.hexdigest()[:16])
 

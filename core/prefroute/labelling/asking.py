@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from prefroute.embedding._openai_client import _apart, make_client
+from prefroute.embedding._openai_client import apart_settings, make_client, package
 from prefroute.embedding._secrets import masked, secrets_of
-from prefroute.errors import MissingExtraError
 from prefroute.inputs import as_prompt
 from prefroute.labelling._gate import LONGEST_HOLD, Gate
 from prefroute.labelling._replies import MayBePaidError, reply_of, sent_once
@@ -330,17 +329,11 @@ async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
 
 def _client(endpoint: Endpoint, gate: Gate) -> Any:
     source = f"the model {endpoint.model}"
-    try:
-        import openai
-    except ModuleNotFoundError as error:
-        if error.name != "openai":
-            raise
-        msg = f'{source} needs the openai package: pip install "prefroute[openai]"'
-        raise MissingExtraError(msg) from error
+    openai = package(source)
     key = endpoint.key()
     settings: dict[str, Any] = {"http_client": openai.DefaultAsyncHttpxClient()}
     if endpoint.is_stranger:
-        settings = _apart(openai, "AsyncOpenAI", f"Bearer {key}")
+        settings = apart_settings(openai, "AsyncOpenAI", f"Bearer {key}")
     connections = settings["http_client"]
     connections.send = sent_once(connections.send)
     hooks = connections.event_hooks

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefroute.embedding._rows import as_size
 from prefroute.embedding._secrets import as_key
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import finite_or_none
@@ -56,9 +57,8 @@ class Endpoint:
             raise ConfigurationError(msg)
         if self.base_url is not None:
             _check_url("base_url", self.base_url)
-        if self.max_tokens is not None and (type(self.max_tokens) is not int or self.max_tokens < 1):
-            msg = f"max_tokens must be a whole number of at least 1, got {self.max_tokens!r}"
-            raise ConfigurationError(msg)
+        if self.max_tokens is not None:
+            as_size("max_tokens", self.max_tokens)
         if self.temperature is not None and (finite_or_none(self.temperature) or 0.0) < 0:
             msg = f"temperature must be a number of at least 0, got {self.temperature!r}"
             raise ConfigurationError(msg)

@@ -10,7 +10,7 @@ from prefroute.inputs import finite_or_none
 from prefroute.labelling.journal import SUFFIX, Journal, key_of
 from prefroute.labelling.labellers import Answered
 from prefroute.labelling.rows import Output, Prompt, check_names, different
-from prefroute.labelling.spending import Estimate, Ledger, estimated_tokens
+from prefroute.labelling.spending import Estimate, Ledger, estimated_tokens, total_of
 from prefroute.labelling.summary import LabelSummary
 from prefroute.labelling.verdicts import code_of
 
@@ -223,20 +223,20 @@ class Job:
     def estimate(self) -> Estimate:
         """What is to be done, and about what it costs."""
         inputs: dict[str, dict[str, float]] = {role: {} for role in self.endpoints}
-        for prompt in self.todo:
+        todo = self.todo
+        for prompt in todo:
             known = {role: self._known(role, prompt.text, inputs) for role in self.sides}
             self._count_judge(prompt, known, inputs.get("judge", {}))
         lines = tuple(
             self.ledger.estimate(role, endpoint, inputs[role].values()) for role, endpoint in self.endpoints.items()
         )
-        costs = [line.cost for line in lines]
         return Estimate(
             prompts=len(self.prompts),
             duplicates=self._given - len(self.prompts),
-            done=len(self.prompts) - len(self.todo),
+            done=len(self.prompts) - len(todo),
             models=lines,
             spent=self.ledger.spent,
-            cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+            cost=total_of(line.cost for line in lines),
             max_cost=self.max_cost,
         )
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prefroute.data.formats import Layout, hints_of
-from prefroute.data.reading import TableReader
+from prefroute.data.reading import read_columns
 from prefroute.data.report import refuse, shown
-from prefroute.data.tables import refuse_twice, tables_of
 from prefroute.data.values import as_turn, is_missing, prompt_of
 from prefroute.errors import DataError
 from prefroute.inputs import as_prompt
@@ -50,24 +48,11 @@ def read_referenced_prompts(
         MissingExtraError: As for `read_battles`.
     """
     turn = as_turn(turn)
-    reader = TableReader(hints_of(None, {"prompt": column}, None, ()), turn, on_bad_row, report, progress=False)
-    layout = Layout(format="prompts", prompt=column, columns=())
-    found: list[Prompt] = []
-    for rows in tables_of(source):
-        columns = rows.columns()
-        refuse_twice(columns, rows.name)
-        missing = [name for name in (column, reference) if columns and name not in columns]
-        if missing:
-            listed = ", ".join(map(repr, columns))
-            msg = f"{rows.name} has no column {' nor '.join(map(repr, missing))}; it has: {listed}"
-            raise DataError(msg)
 
-        def parse(values: tuple[Any, ...]) -> Prompt:
-            return Prompt(prompt_of(values[0], turn), _reference(values[1]))
+    def parse(values: tuple[Any, ...]) -> Prompt:
+        return Prompt(prompt_of(values[0], turn), _reference(values[1]))
 
-        found += reader.rows(rows, layout, [column, reference], parse)
-    reader.finish()
-    return found
+    return read_columns(source, [column, reference], parse, turn=turn, on_bad_row=on_bad_row, report=report)
 
 
 def recorded_prompts(path: str | Path) -> list[Prompt]:

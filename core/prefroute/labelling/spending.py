@@ -44,6 +44,12 @@ def most_tokens(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // _LEAST_BYTES_PER_TOKEN) + _MESSAGE_TOKENS
 
 
+def total_of(costs: Iterable[float | None]) -> float | None:
+    """The sum; None where one of them is not known."""
+    known = list(costs)
+    return None if None in known else sum(cost for cost in known if cost is not None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallsEstimate:
     """The calls that one model is still to get.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prefroute.labelling.labellers import STRONG_FIRST, WEAK_FIRST
+from prefroute.labelling.spending import total_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,8 +88,7 @@ class LabelSummary:
             {"role": role, "model": model, **{name: getattr(tally, name) for name in names}}
             for (role, model), tally in sorted(tallies.items())
         ]
-        costs = [tally.cost for tally in tallies.values()]
-        self.cost = None if None in costs else sum(cost for cost in costs if cost is not None)
+        self.cost = total_of(tally.cost for tally in tallies.values())
 
     @property
     def left(self) -> int:

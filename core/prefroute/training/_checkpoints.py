@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from prefroute.data.fingerprints import digest_of
 from prefroute.errors import ConfigurationError
 from prefroute.persistence import write_atomically
 
@@ -30,10 +30,7 @@ _MAY_CHANGE = ("micro_batch_size", "gradient_checkpointing", "device")
 
 def run_of(settings: Mapping[str, Any], examples: Examples) -> dict[str, Any]:
     """What makes a run the one it is: a digest of its data, and its settings."""
-    digest = hashlib.sha256()
-    for prompt in examples.prompts:
-        text = prompt.encode("utf-8", "surrogatepass")
-        digest.update(len(text).to_bytes(8, "little") + text)
+    digest = digest_of(examples.prompts)
     digest.update(examples.targets.tobytes() + examples.weights.tobytes())
     kept = {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
     return {"data": digest.hexdigest(), "settings": json.loads(json.dumps(kept))}
