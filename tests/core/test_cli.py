@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from prefroute import MissingExtraError
+from prefroute.calibration import Calibration
 from prefroute.demo import PROMPTS, AdapterRun
 from prefroute.testing import FailingRouter, FixedRouter
 
@@ -37,6 +38,16 @@ def test_json_is_one_object_a_line_with_exactly_these_fields(run: Run, fixed: Fi
         {"prompt": "hard", "score": 0.75, "threshold": 0.5, "route": "strong", "reason": "score"},
         {"prompt": "easy", "score": 0.25, "threshold": 0.5, "route": "weak", "reason": "score"},
     ]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.6, 1.0])
+def test_a_rate_in_place_of_a_threshold(run: Run, fixed: FixedRouter, rate: float) -> None:
+    fixed.calibration = Calibration([score / 100 for score in range(99)])
+    fixed.scores = {f"prompt {score}": score / 100 for score in range(99)}
+    status, out, err = run("route", "--json", "--strong-rate", str(rate), *fixed.scores)
+    assert (status, err) == (0, "")
+    routes = [json.loads(line)["route"] for line in out.splitlines()]
+    assert routes.count("strong") == pytest.approx(99 * rate, abs=1)
 
 
 def test_the_table_ends_with_the_rate_and_never_reads_markup(run: Run, fixed: FixedRouter) -> None:
@@ -95,6 +106,8 @@ def test_a_full_disk_under_stdout_is_one_line_on_stderr(arguments: list[str]) ->
         (["route"], 2, "no prompts: give them as arguments, or one per line on stdin"),
         (["route", "--threshold", "nan", "x"], 2, "threshold must be a finite number, got nan"),
         (["route", "--threshold", "high", "x"], 2, "Invalid value for '--threshold'"),
+        (["route", "--strong-rate", "0.3", "x"], 2, "strong_rate needs a calibrated router"),
+        (["route", "--strong-rate", "0.3", "--threshold", "0", "x"], 2, "or --strong-rate, not both; got 0"),
         (["route", "--nonsense", "x"], 2, "--nonsense"),
         (["bogus"], 2, "No such command 'bogus'"),
         (["demo", "--strong", "openai:x"], 2, "--strong and --weak go together"),

@@ -37,10 +37,21 @@ def route(
         float | None,
         typer.Option(help="Scores at or above it go strong; any finite number. Without it, the router's own."),
     ] = None,
+    strong_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R", help="In place of a threshold: share of traffic that goes strong, by the router's calibration."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a prompt.")] = False,
 ) -> None:
     """Say where prompts would go. No model is called."""
+    if threshold is not None and strong_rate is not None:
+        msg = f"give --threshold or --strong-rate, not both; got {threshold:g} and {strong_rate:g}"
+        raise ConfigurationError(msg)
     chosen = load_router(router)
+    if strong_rate is not None:
+        threshold = chosen.threshold_for(strong_rate)
     stats = RoutingStats()
     decided = _decide(chosen, prompts or _stdin_lines(), threshold, stats)
     first = next(decided, None)

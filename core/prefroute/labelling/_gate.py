@@ -24,12 +24,8 @@ def seconds_asked(headers: Mapping[str, str], now: float) -> float:
         now: Seconds since the epoch, for answers that name a time.
 
     Returns:
-        Seconds, from 0 to `LONGEST_HOLD`; 0 where it does not say.
+        Seconds, at least 0; 0 where it does not say.
     """
-    return min(_seconds(headers, now), LONGEST_HOLD)
-
-
-def _seconds(headers: Mapping[str, str], now: float) -> float:
     asked = _number(headers.get("retry-after-ms"))
     seconds = None if asked is None else asked / 1000.0
     after = headers.get("retry-after")
@@ -102,7 +98,7 @@ class Gate:
         """
         if response.status_code in _REFUSED:
             self.refusals += 1
-            asked = _seconds(response.headers, time.time())
+            asked = seconds_asked(response.headers, time.time())
             self._opens_at = max(self._opens_at, time.monotonic() + min(asked, LONGEST_HOLD))
             if asked > LONGEST_HOLD and self._too_long is not None and not self._is_shut:
                 self._too_long(asked)

@@ -12,28 +12,6 @@ class NoReplyError(ValueError):
     """What came with status 200 is no completion, and nothing says that it was paid for."""
 
 
-class MayBePaidError(BaseException):
-    """No answer came in time, though the server may still have made one.
-
-    No `Exception`, since the openai package repeats a request after any of those, and each would be paid for.
-    """
-
-
-def sent_once(send: Any) -> Any:
-    """An HTTP client's `send` that tells a request which may have been answered from one which was not."""
-
-    async def sent(*arguments: Any, **settings: Any) -> Any:
-        try:
-            return await send(*arguments, **settings)
-        except Exception as error:
-            # By name: the openai package takes two packages for HTTP, each with its own.
-            if type(error).__name__ == "ReadTimeout":
-                raise MayBePaidError from error
-            raise
-
-    return sent
-
-
 def reply_of(body: Any, sent: int) -> Reply:
     """A completion as a reply.
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from prefroute.embedding._openai_client import apart_settings, make_client, package
 from prefroute.embedding._secrets import masked, secrets_of
 from prefroute.inputs import as_prompt
+from prefroute.labelling._clients import MayBePaidError, client_of
 from prefroute.labelling._gate import LONGEST_HOLD, Gate
-from prefroute.labelling._replies import MayBePaidError, reply_of, sent_once
+from prefroute.labelling._replies import reply_of
+from prefroute.labelling._stopping import CallFailedError, StoppedError
 from prefroute.labelling.journal import PaidCall, Reply, key_of
 from prefroute.labelling.spending import estimated_tokens, most_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
+    from prefroute.labelling._stopping import Stop
     from prefroute.labelling.endpoints import Endpoint
     from prefroute.labelling.journal import Journal
     from prefroute.labelling.spending import Ledger
-
-T = TypeVar("T")
-
-StopReason: TypeAlias = Literal["max_cost", "interrupted", "failed"]
-"""Why a run ended before its last row."""
 
 IN_A_ROW = 10
 """Calls of one model that fail one after the other before the run stops: the next ones would fail as well."""
@@ -35,52 +32,6 @@ _HOPELESS = {401, 402}
 _HOPELESS_AT_FIRST = {403, 404}
 _OF_THE_PROMPT = {400, 413, 422}
 """What a server says to a prompt that is too long or not allowed, if it takes others."""
-
-
-class CallFailedError(Exception):
-    """A call got no reply; never leaves this package.
-
-    Args:
-        kind: Short, to count it under.
-        message: Without secrets.
-        is_final: Whether the same request would be refused again.
-        may_be_paid: Whether the server may have answered all the same.
-    """
-
-    def __init__(self, kind: str, message: str, *, is_final: bool = False, may_be_paid: bool = False) -> None:
-        self.kind = kind
-        self.is_final = is_final
-        self.may_be_paid = may_be_paid
-        super().__init__(message)
-
-
-class StoppedError(Exception):
-    """The run stops, and this call was not made; never leaves this package."""
-
-
-class Stop:
-    """Whether the run is to end, and why; the first reason counts.
-
-    Attributes:
-        reason: None while it goes on.
-        detail: For people.
-    """
-
-    def __init__(self) -> None:
-        self.reason: StopReason | None = None
-        self.detail = ""
-        self._waiting: list[Callable[[], None]] = []
-
-    def set(self, reason: StopReason, detail: str) -> None:
-        """End the run."""
-        if self.reason is None:
-            self.reason, self.detail = reason, detail
-            for call in self._waiting:
-                call()
-
-    def then(self, call: Callable[[], None]) -> None:
-        """Have a function called when the run is to end."""
-        self._waiting.append(call)
 
 
 @dataclass
@@ -140,7 +91,7 @@ class Asker:
         """
         if endpoint not in self._servers:
             gate = self._gate(endpoint)
-            client = _client(endpoint, gate)
+            client = client_of(endpoint, gate)
             is_known = any(call.model == endpoint.model for call in self._journal.calls.values())
             self._servers[endpoint] = _Server(
                 client, client.chat.completions.with_raw_response, gate, is_known=is_known
@@ -316,38 +267,3 @@ _REMEDIES: dict[object, str] = {
     404: "check the model's name and the base URL",
     429: "check the account's limits and credit, or lower the concurrency; then run this again",
 }
-
-
-async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
-    """The results of all; the first exception only when all have ended, since those that go on are paid for."""
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
-
-
-def _client(endpoint: Endpoint, gate: Gate) -> Any:
-    source = f"the model {endpoint.model}"
-    openai = package(source)
-    key = endpoint.key()
-    settings: dict[str, Any] = {"http_client": openai.DefaultAsyncHttpxClient()}
-    if endpoint.is_stranger:
-        settings = apart_settings(openai, "AsyncOpenAI", f"Bearer {key}")
-    connections = settings["http_client"]
-    connections.send = sent_once(connections.send)
-    hooks = connections.event_hooks
-    connections.event_hooks = {
-        "request": [*hooks["request"], gate.on_request],
-        "response": [*hooks["response"], gate.on_response],
-    }
-    return make_client(
-        "AsyncOpenAI",
-        source=source,
-        api_key=key,
-        is_apart=False,
-        base_url=endpoint.url,
-        timeout=endpoint.timeout,
-        max_retries=endpoint.max_retries,
-        **settings,
-    )

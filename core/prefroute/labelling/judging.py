@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prefroute.labelling.asking import together
+from prefroute.labelling._stopping import together
 from prefroute.labelling.instructions import bundled_instructions, check_instructions, filled
 from prefroute.labelling.labellers import STRONG_FIRST, WEAK_FIRST, Answered, Label, Question, UnlabelledError
 from prefroute.labelling.verdicts import fenced, form_of, parse

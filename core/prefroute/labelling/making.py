@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import finite_or_none
-from prefroute.labelling.asking import CallFailedError
+from prefroute.labelling._stopping import CallFailedError
 from prefroute.labelling.labellers import Answered, UnlabelledError
 
 if TYPE_CHECKING:

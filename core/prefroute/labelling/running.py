@@ -10,7 +10,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from prefroute.labelling._bar import State, bar
-from prefroute.labelling.asking import Asker, Stop, StoppedError
+from prefroute.labelling._stopping import Stop, StoppedError
+from prefroute.labelling.asking import Asker
 from prefroute.labelling.making import make_row
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prefroute.labelling._gate import LONGEST_HOLD, Gate, seconds_asked
+from prefroute.labelling._gate import Gate, seconds_asked
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 
@@ -23,8 +23,8 @@ NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
         ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, 30.0),
         ({"retry-after": "Tue, 14 Nov 2023 22:13:00 GMT"}, 0.0),
-        ({"retry-after": "86400"}, LONGEST_HOLD),
-        ({"retry-after": "inf"}, LONGEST_HOLD),
+        ({"retry-after": "86400"}, 86400.0),
+        ({"retry-after": "inf"}, float("inf")),
         ({"retry-after": "-3"}, 0.0),
         ({"retry-after": "nan"}, 0.0),
         ({"retry-after": "soon"}, 0.0),

@@ -136,7 +136,7 @@ def test_what_may_cost_more_than_was_allowed_must_be_confirmed(
     assert status == 2
     assert "it may cost more than --max-cost" in err
     assert not server.requests
-    monkeypatch.setattr("prefroute.cli._label.is_terminal", lambda: True)
+    monkeypatch.setattr("prefroute.cli._label_options.is_terminal", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda text, **_: "go on?" not in text)
     status, out, _ = run(*arguments)
     assert status == 1
@@ -228,6 +228,7 @@ def test_options_about_the_answers_reach_the_servers(
         (["--match", "exact", "--judge", "score"], "got 2 of them"),
         (["--judge", "score"], "--judge score needs --judge-model"),
         (["--match", "exact", "--judge-model", "j"], "--judge-model says nothing without --judge"),
+        (["--match", "exact", "--judge-temperature", "0"], "--judge-temperature says nothing without --judge"),
         (["--match", "exact"], "--match needs --reference-column"),
         (["--match", "exact", "--reference-column", "right"], "has no columns, so no --reference-column"),
         (["--label-with", "json:dumps", "--max-cost", "1"], "there is none of big, small: give prices"),

@@ -19,7 +19,8 @@ from loopback import Fault, LabellingServer, questions, until
 
 from prefroute.labelling import Endpoint
 from prefroute.labelling._lines import LineFile
-from prefroute.labelling.asking import Asker, Stop
+from prefroute.labelling._stopping import Stop
+from prefroute.labelling.asking import Asker
 from prefroute.labelling.journal import Journal, key_of
 from prefroute.labelling.spending import Ledger
 
