@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 from pydantic import ConfigDict, Field
@@ -16,6 +16,9 @@ from prefroute.errors import ConfigurationError, MissingExtraError
 from prefroute.router import Router
 from prefroute.stats import RoutingStats
 from prefroute.types import OnError, RoutingDecision
+
+if TYPE_CHECKING:
+    from prefroute.recording import Recorder
 
 try:
     from langchain_core.decisions import (
@@ -62,6 +65,8 @@ class RouterDecisionModel(BaseDecisionModel):
             is that side, with confidence 0.
         router_time_limit: Seconds the router may take.
         stats: Counts each decision once; None for a fresh one.
+        record: A recorder, or the path of a file, that keeps each decision with its text; the answer's `request_id` is
+            the decision's. Who is called after it is not known here.
 
     Raises:
         ThresholdError: The threshold is not a finite number, or there is none.
@@ -78,6 +83,7 @@ class RouterDecisionModel(BaseDecisionModel):
     on_router_error: OnError | None = None
     router_time_limit: float | None = None
     stats: RoutingStats = Field(default_factory=RoutingStats, exclude=True)
+    recorder: Any = Field(default=None, exclude=True, repr=False)
 
     def __init__(
         self,
@@ -90,6 +96,7 @@ class RouterDecisionModel(BaseDecisionModel):
         on_router_error: OnError | None = None,
         router_time_limit: float | None = None,
         stats: RoutingStats | None = None,
+        record: "Recorder | str | Path | None" = None,
     ) -> None:
         decider = Decider.of(
             router,
@@ -98,6 +105,7 @@ class RouterDecisionModel(BaseDecisionModel):
             on_error=on_router_error,
             time_limit=router_time_limit,
             stats=stats,
+            record=record,
         )
         if strong == weak:
             msg = f"the two labels must differ, got {strong!r} twice"
@@ -111,6 +119,7 @@ class RouterDecisionModel(BaseDecisionModel):
             "on_router_error": on_router_error,
             "router_time_limit": router_time_limit,
             "stats": decider.stats,
+            "recorder": decider.recorder,
         }
         super().__init__(**fields)
 
@@ -137,6 +146,7 @@ class RouterDecisionModel(BaseDecisionModel):
             on_error=self.on_router_error,
             time_limit=self.router_time_limit,
             stats=self.stats,
+            recorder=self.recorder,
         )
 
     def _check(self, questions: Mapping[str, Question]) -> None:

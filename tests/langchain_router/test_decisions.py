@@ -22,10 +22,12 @@ from langchain_router import StrongCallRateHandler
 from langchain_router.decisions import RouterDecisionModel
 from prefroute import ConfigurationError, RoutingStats, ThresholdError
 from prefroute.errors import MissingExtraError, RouterError
+from prefroute.recording import Recorder, read_recorded
 from prefroute.testing import FailingRouter, FixedRouter, SlowRouter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 SCORES = {"hard": 0.9, "easy": 0.1}
 WHICH = Choice(instructions="Which model?", criteria={"strong": "hard tasks", "weak": None})
@@ -47,6 +49,20 @@ def ask(request: pytest.FixtureRequest) -> Any:
         return await runnable.ainvoke(given, config)
 
     return call
+
+
+# --- what is kept ---
+
+
+async def test_a_recorder_keeps_each_decision_by_the_id_of_the_answer(ask: Any, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "traffic.sqlite") as recorder:
+        deciding = model(record=recorder)
+        responses = [await ask(deciding, asked(text)) for text in ("hard", "easy")]
+        assert recorder.feedback(responses[0].request_id, "good")
+    kept = {item.decision.id: item for item in read_recorded(tmp_path / "traffic.sqlite")}
+    assert [kept[response.request_id].prompt for response in responses] == ["hard", "easy"]
+    assert [kept[response.request_id].rating for response in responses] == [1.0, None]
+    assert "traffic" not in repr(deciding)
 
 
 # --- what it answers ---
