@@ -45,6 +45,19 @@ def test_a_table_of_ones_own_has_all_that_is_asked_for() -> None:
     assert repr(table) == "Benchmark('benchmark', 3 prompts)"
 
 
+def test_columns_that_are_called_so_are_recognised_where_every_row_has_them() -> None:
+    table: list[dict[str, Any]] = [
+        {"prompt": "a", "big": 1, "small": 0, "strong_cost": 0.5, "weak_cost": None, "input_tokens": "3"},
+        {"prompt": "b", "big": 1, "small": 1, "strong_cost": "0.25", "weak_cost": 0.1, "input_tokens": -1},
+    ]
+    found = read_benchmark(table, PAIR)
+    assert {name: row.tolist() for name, row in (found.numbers or {}).items()} == {"strong_cost": [0.5, 0.25]}
+    assert read_benchmark(table, PAIR, numbers={}).numbers == {}
+    whole = read_benchmark(table[:1], PAIR, category="prompt")
+    assert sorted(whole.numbers or {}) == ["input_tokens", "strong_cost"]
+    assert whole.categories == ("a",)
+
+
 def test_rows_that_cannot_be_used_are_told() -> None:
     bad = [*ROWS, {**ROWS[0], "big": "good"}, {**ROWS[0], "kind": None}, {**ROWS[0], "paid": ""}]
     with pytest.raises(DataError, match="row 4: quality of big must be a finite number"):

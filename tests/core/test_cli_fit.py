@@ -206,14 +206,20 @@ def test_what_cannot_be_told_is_said_plainly(run: Run, tmp_path: Path, swapped: 
     given = ("fit", str(path), *sides, "--output", str(tmp_path / "r"), *QUICK)
     status, out, err = run(*given)
     assert status == 0
-    assert "verdict   cannot be told from random with 120 prompts\n" in out
+    said = (
+        "none: small does no better than big, so there is nothing to recover"
+        if swapped
+        else "cannot be told from random with 120 prompts"
+    )
+    assert f"verdict   {said}\n" in out
     assert "to settle " in out
     card = (tmp_path / "r" / "README.md").read_text(encoding="utf-8")
-    assert "cannot be told from random with 120 prompts" in card.lower()
+    assert said in card[0] + card[1:].replace("**None", "**none").replace("**Cannot", "**cannot")
     assert "Do not rely on it" in card
     if swapped:
         assert err.startswith("prefroute: warning: small does no better than big on these prompts")
         assert "are --strong and --weak swapped?" in err
+        assert load_router(tmp_path / "r").route("Prove it.").route == "weak"
         assert "held out  APGR is not defined: the strong model is no better\n" in out
     else:
         assert err == (
@@ -226,6 +232,16 @@ def test_what_cannot_be_told_is_said_plainly(run: Run, tmp_path: Path, swapped: 
         assert told["figures"]["apgr"] is None
         assert len(told["what_would_settle"]) == 1
     assert load_router(tmp_path / "r").win_probability(["Prove it."]).shape == (1,)
+
+
+def test_a_rate_that_ties_keep_from_being_reached_is_told(run: Run, tmp_path: Path) -> None:
+    table = [{"prompt": f"Name {number}.", "big": 1, "small": number % 2} for number in range(100, 160)]
+    path = write(tmp_path / "labels.jsonl", table)
+    given = ("--router", "prompt-length", "--folds", "3", "--no-report", "--no-curve")
+    status, _, err = run("fit", str(path), *SIDES, "--output", str(tmp_path / "r"), *given)
+    assert status == 0
+    assert "60 prompts share the score where 50.0% would be cut" in err
+    assert "so the rate is 100.0% here" in err
 
 
 def test_names_of_models_and_files_cannot_break_the_card(run: Run, tmp_path: Path) -> None:
@@ -266,18 +282,17 @@ def test_a_quality_is_kept(run: Run, labels: Path, tmp_path: Path, json_: bool) 
 
 def test_a_budget_is_kept(run: Run, labels: Path, tmp_path: Path) -> None:
     given = ("fit", str(labels), *SIDES, "--output", str(tmp_path / "r"), *QUICK, "--budget", "4")
-    columns = ("--strong-cost-column", "strong_cost", "--weak-cost-column", "weak_cost")
-    told = json.loads(run(*given, *columns, "--json")[1])["threshold"]
+    told = json.loads(run(*given, "--json")[1])["threshold"]
     # A third of the calls: 0.001 + rate x 0.009 is to be 0.004 at most.
     assert 0.28 <= told["sample_rate"] <= 1 / 3
     assert told["cost"] == pytest.approx(0.001 + 0.009 * told["sample_rate"])
     assert load_router(tmp_path / "r").threshold == told["threshold"]
     prices = tmp_path / "prices.json"
-    prices.write_text('{"big": {"input": 0, "output": 50}, "small": {"input": 0, "output": 5}}')
-    tokens = ("--prices", str(prices), "--input-tokens", "10", "--output-tokens", "200")
-    status, out, _ = run(*given, *tokens)
+    # The tokens that the file names, 300 and 200, and twice the prices that it was paid at.
+    prices.write_text(f'{{"big": {{"input": 0, "output": {200 / 3}}}, "small": {{"input": 0, "output": 10}}}}')
+    status, out, _ = run(*given[:-1], "8", "--prices", str(prices))
     assert status == 0
-    assert f"          1,000 requests cost ${1000 * told['cost']:.4g} at that threshold\n" in out
+    assert f"          1,000 requests cost ${2000 * told['cost']:.4g} at that threshold\n" in out
     assert load_router(tmp_path / "r").threshold == told["threshold"]
 
 
@@ -322,7 +337,7 @@ def test_prompts_of_a_test_set_are_left_out_of_several_files(run: Run, labels: P
         (("--quality", "1.5"), 2, "quality must be a share of the strong model's quality"),
         (("--budget", "0"), 2, "above 0; got 0"),
         (("--budget", "nan"), 2, "above 0; got nan"),
-        (("--budget", "5"), 1, "there is no price of 'big' nor of 'small'"),
+        (("--budget", "5", "--weak-cost-column", "weak_cost"), 1, "there is no price of 'big'; prices: none"),
         (("--budget", "5", "--input-tokens", "9"), 2, "--input-tokens and --output-tokens go together; give both"),
         (("--input-tokens", "9"), 2, "--input-tokens says nothing without --budget; leave it out"),
         (("--strong-cost-column", "c"), 2, "--strong-cost-column says nothing without --budget; leave it out"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,7 +103,13 @@ class PriceOptions:
 
 
 def read_data(
-    data: list[Path], pair: ModelPair, columns: ColumnOptions, *, category: str | None = None, progress: bool
+    data: list[Path],
+    pair: ModelPair,
+    columns: ColumnOptions,
+    *,
+    category: str | None = None,
+    is_priced: bool = False,
+    progress: bool,
 ) -> Benchmark:
     """Read the files, or the folder in RouteLLM's layout, that a command is given.
 
@@ -112,6 +118,7 @@ def read_data(
         pair: The quality columns.
         columns: What the others hold.
         category: Column of a category.
+        is_priced: Whether prices are given: they are then taken in place of costs that nobody named.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -140,7 +147,7 @@ def read_data(
             name=data[0].name if len(data) == 1 else f"{data[0].name} and {len(data) - 1} more",
             prompt=columns.prompt_column,
             category=category,
-            numbers=columns.numbers,
+            numbers=columns.numbers or None,
             turn=columns.turn,
             on_bad_row=columns.on_bad_row,
             report=report,
@@ -151,6 +158,8 @@ def read_data(
     if report.rows_bad:
         reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.reasons.most_common())
         sys.stderr.write(f"prefroute: warning: {report.rows_bad:,} rows cannot be used: {printable(reasons)}\n")
+    if is_priced and not columns.numbers:
+        return replace(found, numbers={name: row for name, row in (found.numbers or {}).items() if "cost" not in name})
     return found
 
 

@@ -347,6 +347,14 @@ def threshold_of(
     return None
 
 
+def tied(found: CalibratedThreshold, strong_rate: float) -> str:
+    """That ties keep a wanted rate from being reached."""
+    return (
+        f"{found.tied:,} prompts share the score where {strong_rate:.1%} would be cut; prompts of one score go the "
+        f"same way, so the rate is {found.sample_rate:.1%} here"
+    )
+
+
 def _save(router: Router, name: str, output: Path | None, *, whole: bool) -> str | None:
     """Write the calibration where the router lies, or the whole router to another folder."""
     own = own_folder(name)
@@ -395,10 +403,7 @@ def _warnings(target: TargetOptions, found: CalibratedThreshold | None, told: di
     if target.quality is not None and found.sample_rate == 1.0:
         warnings.append(ALL_STRONG_KEEPS)
     if target.strong_rate is not None and found.tied:
-        warnings.append(
-            f"{found.tied:,} prompts share the score where {target.strong_rate:.1%} would be cut; prompts of one score "
-            f"go the same way, so the rate is {found.sample_rate:.1%} here"
-        )
+        warnings.append(tied(found, target.strong_rate))
     if max(found.high - found.strong_rate, found.strong_rate - found.low) > WITHIN:
         needed = prompts_needed(found.strong_rate if target.strong_rate is None else target.strong_rate)
         if needed > found.n:

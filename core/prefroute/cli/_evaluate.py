@@ -97,7 +97,15 @@ def evaluate(
         msg = f"--router-cost must be US dollars a request, got {router_cost}"
         raise ConfigurationError(msg)
     named = {name: load_router(path) for name, path in _names(routers).items()}
-    benchmark = excluded(read_data(data, pair, columns, category=category_column, progress=shows_progress()), exclude)
+    rows = read_data(
+        data,
+        pair,
+        columns,
+        category=category_column,
+        is_priced=prices.prices is not None,
+        progress=shows_progress(),
+    )
+    benchmark = excluded(rows, exclude)
     costs = prices.costs(benchmark)
     from prefroute.evaluation.evaluate import evaluate as measure
     from prefroute.evaluation.savings import all_savings
@@ -274,7 +282,7 @@ def _table(found: Evaluation) -> Table:
         if not math.isnan(figures.apgr_low) and not math.isnan(figures.apgr_high):
             area += f" ({_ends(figures.apgr_low, figures.apgr_high)})"
         shares = (_number(figures.cpt50, ".1%"), _number(figures.cpt80, ".1%"))
-        table.add_row(label, f"{result.n_used:,}", area, *shares, figures.better_than_random)
+        table.add_row(label, f"{result.n_used:,}", area, *shares, result.against_random)
     return table
 
 

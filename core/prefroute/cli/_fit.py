@@ -23,6 +23,7 @@ from prefroute.cli._calibrate import (
     rank_for,
     refuse_unused,
     threshold_of,
+    tied,
 )
 from prefroute.cli._console import printable, show
 from prefroute.cli._learning import check_output, needs, shows_progress
@@ -127,12 +128,15 @@ def fit(
     """Fit the best router for your own judged prompts, calibrated, with a report and a card."""
     pair = ModelPair(strong=strong.strip(), weak=weak.strip())
     _check(candidates, target, columns, prices, output, report=not no_report)
-    benchmark = excluded(read_data(data, pair, columns, progress=shows_progress()), exclude)
+    benchmark = excluded(
+        read_data(data, pair, columns, is_priced=prices.prices is not None, progress=shows_progress()), exclude
+    )
     _check_answers(target, prices, benchmark)
     from prefroute.fitting import LIGHT, fit_router
     from prefroute.fitting.candidates import BERT, EMBEDDER
     from prefroute.fitting.work import Work
 
+    rate = 0.5 if target.strong_rate is None else target.strong_rate
     work = None
     if BERT in (candidates.router or ()):
         work = output.absolute().with_name(f"{output.absolute().name}.fitting")
@@ -140,7 +144,7 @@ def fit(
         benchmark,
         kinds=candidates.router or LIGHT,
         embedders=candidates.embedder or (EMBEDDER,),
-        strong_rate=0.5 if target.strong_rate is None else target.strong_rate,
+        strong_rate=rate,
         folds=candidates.folds,
         curve=not no_curve,
         bert=candidates.bert(seed),
@@ -149,11 +153,12 @@ def fit(
         progress=shows_progress(),
     )
     found, reached = _aimed(found, target, benchmark, prices)
-    summary = _summary(found, reached, output, [path.name for path in data])
+    warnings = _warnings(found, strong_rate=rate, by_quality="quality" in reached)
+    summary = _summary(found, reached, warnings, output, [path.name for path in data])
     _save(found, output, [path.name for path in data], report=not no_report)
     if work is not None:
         Work.clear(work)
-    for warning in summary["warnings"]:
+    for warning in warnings:
         sys.stderr.write(f"prefroute: warning: {printable(warning)}\n")
     if as_json:
         typer.echo(json.dumps(plain(summary), allow_nan=False))
@@ -205,7 +210,11 @@ def _aimed(
     """The router with the threshold that reaches a quality or a budget on the cross-fitted scores."""
     rank, reached = rank_for(target, found.scores, benchmark, prices)
     calibration = found.router.calibration
-    if rank is None or calibration is None:
+    if calibration is None:
+        return found, {}
+    if rank is None and target.strong_rate is None and not found.is_measurable:
+        return found.at(calibration.threshold_for(0.0)), {}  # Nobody asked for strong calls, and they gain nothing.
+    if rank is None:
         return found, {}
     threshold = threshold_of(target, calibration, rank, None)
     return (found if threshold is None else found.at(threshold)), reached
@@ -227,7 +236,9 @@ def _save(found: FittedRouter, output: Path, sources: list[str], *, report: bool
         write_report(found.evaluation, output / REPORT_FOLDER)
 
 
-def _summary(found: FittedRouter, reached: dict[str, Any], output: Path, files: list[str]) -> dict[str, Any]:
+def _summary(
+    found: FittedRouter, reached: dict[str, Any], warnings: list[str], output: Path, files: list[str]
+) -> dict[str, Any]:
     from prefroute.fitting.card import verdict, what_would_settle
 
     evaluation = found.evaluation
@@ -252,20 +263,24 @@ def _summary(found: FittedRouter, reached: dict[str, Any], output: Path, files: 
         "threshold": {**found.threshold.as_dict(), **reached},
         "folds": found.folds,
         "seed": found.seed,
-        "warnings": _warnings(found, by_quality="quality" in reached),
+        "warnings": warnings,
         "saved": str(output),
     }
 
 
-def _warnings(found: FittedRouter, *, by_quality: bool) -> list[str]:
+def _warnings(found: FittedRouter, *, strong_rate: float, by_quality: bool) -> list[str]:
+    from prefroute.calibration import WITHIN
+
     benchmark, told = found.evaluation.benchmark, [f"{name}: {why}" for name, why in found.left_out.items()]
     if benchmark.strong.mean() <= benchmark.weak.mean():
         told.append(
             f"{benchmark.pair.strong} does no better than {benchmark.pair.weak} on these prompts, so there is nothing "
-            "to recover; are --strong and --weak swapped?"
+            "to recover; are --strong and --weak swapped? Unless a rate is asked for, all goes to the weak model"
         )
     elif not found.beats_random:
         told.append("this router is not shown to beat a coin; label more, or send everything to one model")
+    if found.threshold.tied and abs(found.threshold.sample_rate - strong_rate) > WITHIN:
+        told.append(tied(found.threshold, strong_rate))
     if by_quality and found.threshold.sample_rate == 1.0:
         told.append(ALL_STRONG_KEEPS)
     return told

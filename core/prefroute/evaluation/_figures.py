@@ -163,7 +163,7 @@ def call_rate(result: RouterResult, name: str) -> Drawn | None:
     axes.set(xlim=(low, high), ylim=(-0.02, 1.02), xlabel="Threshold", ylabel="Strong calls")
     percent_axes(axes, y=True)
     title(axes, "Strong calls by threshold", shown(result.name, TITLE))
-    own = "It has no threshold of its own."
+    own = "No threshold of its own was measured."
     if result.threshold is not None:
         own = f"At its own threshold, {threshold(result.threshold)}, it is {percent(result.strong_rate)}."
     alt = (

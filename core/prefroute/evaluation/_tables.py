@@ -223,11 +223,16 @@ def examples(evaluation: Evaluation, result: RouterResult) -> tuple[list[Example
     return found[0], found[1]
 
 
+def _against_random(result: RouterResult, figures: Figures) -> Cell:
+    told = result.against_random
+    return Cell(DASH) if told == "-" else Cell(told, f"p {p_value(figures.random_p_value)}")
+
+
 def _router_row(evaluation: Evaluation, result: RouterResult) -> Row:
     figures, cells = result.figures, [Cell(DASH)] * 7
     if figures is not None:
         cells = [
-            Cell(figures.better_than_random, f"p {p_value(figures.random_p_value)}"),
+            _against_random(result, figures),
             _with_ends(figures, "apgr"),
             *(_with_ends(figures, name) for name in LEVELS),
             *(Cell(quality(figures.quality_at[share])) for share in _SHARES),

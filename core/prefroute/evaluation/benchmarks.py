@@ -14,12 +14,12 @@ from prefroute.data.formats import hints_of
 from prefroute.data.reading import TableReader
 from prefroute.data.responses import response_parser
 from prefroute.data.tables import tables_of
-from prefroute.data.values import as_turn, name_of, number_of
+from prefroute.data.values import as_turn, name_of, number_of, number_or_none
 from prefroute.errors import DataError
 from prefroute.types import ModelPair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -166,7 +166,8 @@ def read_benchmark(
         name: Name of the benchmark.
         prompt: Column of the prompt; None to recognise it.
         category: Column of a category, if there is one.
-        numbers: Column of each of `COLUMNS` that is there, by that name.
+        numbers: Column of each of `COLUMNS` that is there, by that name. None to take those that are called so, as
+            `prefroute label` writes them, and known for every row.
         turn: Which of several turns is the prompt.
         on_bad_row: As for `read_battles`.
         report: As for `read_battles`.
@@ -180,11 +181,13 @@ def read_benchmark(
         ConfigurationError: As for `read_battles`.
         MissingExtraError: As for `read_battles`.
     """
-    numbers = dict(numbers or {})
+    named = dict(numbers or {})
+    # A column that a table lacks is None in each row.
+    known = COLUMNS if numbers is None else ()
     hints = hints_of("responses", None if prompt is None else {"prompt": prompt}, None, (pair.strong, pair.weak))
     reader = TableReader(hints, as_turn(turn), on_bad_row, report, progress=progress)
-    more = [*numbers.values(), *([] if category is None else [category])]
-    rows: list[tuple[str, list[float], list[float], str]] = []
+    more = [*named.values(), *([] if category is None else [category])]
+    rows: list[tuple[str, list[float], list[float], str, dict[str, float]]] = []
     for table in tables_of(source):
         layout = reader.layout(table, more)
         if layout is None:
@@ -192,22 +195,36 @@ def read_benchmark(
         wanted, parse = response_parser(layout, reader.turn, None)
 
         def parse_row(values: tuple[Any, ...], first: int = len(wanted), parse: Any = parse) -> Any:
-            rest = values[first:]
-            extra = [number_of(value, column) for value, column in zip(rest, numbers.values(), strict=False)]
-            return *parse(values[:first]), extra, "" if category is None else name_of(_text(rest[-1]), category)
+            last = first + len(more)
+            rest = values[first:last]
+            extra = [number_of(value, column) for value, column in zip(rest, named.values(), strict=False)]
+            label = "" if category is None else name_of(_text(rest[-1]), category)
+            return *parse(values[:first]), extra, label, _amounts(known, values[last:])
 
-        rows += reader.rows(table, layout, [*wanted, *more], parse_row)
+        rows += reader.rows(table, layout, [*wanted, *more, *known], parse_row)
     reader.finish()
-    columns = np.array([extra for _, _, extra, _ in rows], dtype=np.float64).reshape(len(rows), len(numbers))
+    columns = np.array([extra for _, _, extra, _, _ in rows], dtype=np.float64).reshape(len(rows), len(named))
     return Benchmark(
         name=name,
         pair=pair,
-        prompts=tuple(text for text, _, _, _ in rows),
-        strong=np.array([qualities[0] for _, qualities, _, _ in rows]),
-        weak=np.array([qualities[1] for _, qualities, _, _ in rows]),
-        categories=None if category is None else tuple(label for _, _, _, label in rows),
-        numbers=dict(zip(numbers, columns.T, strict=True)),
+        prompts=tuple(text for text, *_ in rows),
+        strong=np.array([qualities[0] for _, qualities, *_ in rows]),
+        weak=np.array([qualities[1] for _, qualities, *_ in rows]),
+        categories=None if category is None else tuple(label for _, _, _, label, _ in rows),
+        numbers=dict(zip(named, columns.T, strict=True)) | _complete([amounts for *_, amounts in rows]),
     )
+
+
+def _amounts(names: Sequence[str], values: Sequence[Any]) -> dict[str, float]:
+    """Those of the numbers that are amounts."""
+    found = {name: number_or_none(value) for name, value in zip(names, values, strict=True)}
+    return {name: number for name, number in found.items() if number is not None and number >= 0}
+
+
+def _complete(rows: Sequence[Mapping[str, float]]) -> dict[str, NDArray[np.float64]]:
+    """The columns that are known for every row."""
+    names = [name for name in COLUMNS if rows and all(name in row for row in rows)]
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
 
 
 def read_mmlu(folder: str | Path, pair: ModelPair = ROUTELLM_PAIR) -> Benchmark:

@@ -174,7 +174,7 @@ def _router_notes(result: RouterResult) -> Iterator[str]:
     if result.figures is not None and math.isnan(result.figures.ece):
         yield "Its scores are not all chances from 0 to 1, so there is no reliability diagram."
     if result.threshold is None:
-        yield "It has no threshold of its own."
+        yield "No threshold of its own was measured."
     elif result.strong_rate is not None:
         yield (
             f"At its own threshold, {threshold(result.threshold)}, {percent(result.strong_rate)} of the prompts go to "

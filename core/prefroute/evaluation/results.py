@@ -116,6 +116,13 @@ class RouterResult:
         """Rows it is measured on."""
         return int(np.count_nonzero(self.used))
 
+    @property
+    def against_random(self) -> str:
+        """Whether it beats a coin, for people; of a coin itself that is not asked."""
+        if self.figures is None or (self.is_baseline and self.name == COIN):
+            return "-"
+        return self.figures.better_than_random
+
     def as_dict(self) -> dict[str, Any]:
         """The figures, JSON-safe: what is not defined is None."""
         names = [item.name for item in fields(Figures)]

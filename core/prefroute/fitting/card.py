@@ -18,7 +18,7 @@ from prefroute.fitting.settling import WORTHWHILE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from prefroute.evaluation.results import Figures
+    from prefroute.evaluation.results import Figures, RouterResult
     from prefroute.fitting.fit import FittedRouter
 
 _MARKUP = re.compile(r"[\\`*_<>|#\[\]]")
@@ -36,6 +36,9 @@ _BESIDE = {
 
 def verdict(fitted: FittedRouter) -> str:
     """Whether it beats random routing, and prompt length, in one line."""
+    if not fitted.is_measurable:
+        pair = fitted.evaluation.benchmark.pair
+        return f"none: {visible(pair.strong)} does no better than {visible(pair.weak)}, so there is nothing to recover"
     prompts = counted(fitted.evaluation.benchmark.different, "prompt")
     found = "better than random" if fitted.beats_random else f"cannot be told from random with {prompts}"
     compared = fitted.evaluation.comparison(fitted.name, LENGTH)
@@ -50,6 +53,12 @@ def what_would_settle(fitted: FittedRouter) -> list[str]:
     if wanted is None:
         return []
     have = fitted.evaluation.benchmark.different
+    pair = fitted.evaluation.benchmark.pair
+    if not math.isfinite(wanted.ceiling):
+        return [f"{visible(pair.strong)} does no better on these {have:,} prompts; no number of labels can be named"]
+    if wanted.ceiling < 0.5 + WORTHWHILE:
+        alike = f"{visible(pair.strong)} is better on nearly all of these {have:,} prompts alike"
+        return [f"{alike}: perfect routing gets no more than APGR {wanted.ceiling:.3f}, so send everything to it"]
     if wanted.worthwhile is None:
         why = "the strong model is not clearly better on them, or all get the same score"
         return [f"these {have:,} prompts do not bound the APGR ({why}), so no number of labels can be named"]
@@ -119,7 +128,7 @@ def _data(fitted: FittedRouter, sources: Sequence[str]) -> list[str]:
 
 def _figures(fitted: FittedRouter) -> list[str]:
     results = [
-        (name, result.figures) for name, result in fitted.evaluation.results.items() if result.figures is not None
+        _row(result, result.figures) for result in fitted.evaluation.results.values() if result.figures is not None
     ]
     head = ("router", "APGR (95 %)", *(f"CPT {level:.0%}" for level in LEVELS.values()), "beats random")
     return [
@@ -131,16 +140,16 @@ def _figures(fitted: FittedRouter) -> list[str]:
             "strong calls that recovers so much of the gap. "
             f"Intervals are of {fitted.evaluation.resamples:,} resamples of the prompts."
         ),
-        _table(head, [_row(name, figures) for name, figures in results]),
+        _table(head, results),
         *_curve(fitted),
         "\n".join(f"* {sentence}." for sentence in what_would_settle(fitted)),
     ]
 
 
-def _row(name: str, figures: Figures) -> tuple[str, ...]:
+def _row(result: RouterResult, figures: Figures) -> tuple[str, ...]:
     shares = [_percent(getattr(figures, level)) for level in LEVELS]
     area = f"{number(figures.apgr)} ({between(figures.apgr_low, figures.apgr_high)})"
-    return (name, area, *shares, figures.better_than_random)
+    return (result.name, area, *shares, result.against_random)
 
 
 def _curve(fitted: FittedRouter) -> list[str]:

@@ -14,7 +14,7 @@ from prefroute.evaluation import Validation
 from prefroute.evaluation.evaluate import evaluate_scores
 from prefroute.evaluation.reliability import outcomes_of
 from prefroute.evaluation.resampling import RESAMPLES, as_count
-from prefroute.evaluation.results import COIN, KNN, LENGTH
+from prefroute.evaluation.results import COIN, KNN, LENGTH, ORACLE
 from prefroute.fitting.candidates import EMBEDDER, LIGHT, Remembered, candidates_of
 from prefroute.fitting.cross_fitting import (
     Labels,
@@ -77,11 +77,13 @@ class Settling:
 
     Attributes:
         seen: For the advantage that was seen; None where there is none.
-        worthwhile: For an APGR of 0.55; None where the data do not bound the APGR.
+        worthwhile: For an APGR of 0.55; None where the data do not bound the APGR, or nothing could reach it.
+        ceiling: APGR of perfect routing on these labels; NaN where the strong model is no better.
     """
 
     seen: int | None
     worthwhile: int | None
+    ceiling: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,11 +134,16 @@ class FittedRouter:
 
     @property
     def beats_random(self) -> bool:
-        """Whether it is told from a coin that calls the strong model as often.
+        """Whether it is told from a coin that calls the strong model as often; False where nothing can be recovered.
 
         That it does worse is never claimed, see `_without_worse`.
         """
-        return self.figures.better_than_random == "yes"
+        return self.is_measurable and self.figures.better_than_random == "yes"
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether the strong model is better on these prompts at all, so that there is a gap to recover."""
+        return math.isfinite(self.figures.apgr)
 
     def at(self, threshold: CalibratedThreshold) -> FittedRouter:
         """The same with another threshold, of the calibration that the router carries."""
@@ -352,14 +359,16 @@ def _tried(
 
 
 def _settling(evaluation: Evaluation, name: str) -> Settling | None:
-    figures = evaluation.results[name].figures
-    if figures is None or figures.better_than_random == "yes":
+    figures, perfect = (evaluation.results[one].figures for one in (name, ORACLE))
+    if figures is None or perfect is None or (figures.better_than_random == "yes" and math.isfinite(figures.apgr)):
         return None
-    ends = (figures.apgr_low, figures.apgr_high)
-    if not ends[0] < ends[1]:  # Not bounded, or all prompts get one score.
-        return Settling(seen=None, worthwhile=None)
+    ends, ceiling = (figures.apgr_low, figures.apgr_high), perfect.apgr
+    # Not bounded, or all prompts get one score; or the models differ too little from prompt to prompt.
+    if not ends[0] < ends[1] or not ceiling >= 0.5 + WORTHWHILE:
+        return Settling(seen=None, worthwhile=None, ceiling=ceiling)
     prompts, advantage = evaluation.benchmark.different, figures.apgr - 0.5
     return Settling(
         seen=prompts_to_settle(prompts, *ends, advantage) if advantage > 0 else None,
         worthwhile=prompts_to_settle(prompts, *ends, WORTHWHILE),
+        ceiling=ceiling,
     )

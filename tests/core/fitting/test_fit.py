@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,9 +233,24 @@ def test_a_strong_model_that_is_no_better_ends_well(toy: Toy, strong: float) -> 
     assert (validation.apgr, validation.low, validation.high) == (None, None, None)
     assert "big did no better than small on these prompts: there is nothing to recover" in card_of(found)
     assert "nan" not in card_of(found)
-    if not found.beats_random:
-        assert found.settling == Settling(seen=None, worthwhile=None)
-        assert "no number of labels can be named" in what_would_settle(found)[0]
+    assert not found.beats_random
+    assert verdict(found) == "none: big does no better than small, so there is nothing to recover"
+    assert found.settling is not None
+    assert (found.settling.seen, found.settling.worthwhile) == (None, None)
+    assert math.isnan(found.settling.ceiling)
+    assert "no number of labels can be named" in what_would_settle(found)[0]
+
+
+@pytest.mark.parametrize("ties", [1, 5])
+def test_a_strong_model_that_is_nearly_always_better_leaves_nothing_to_route(toy: Toy, ties: int) -> None:
+    table = toy(100)
+    strong = np.ones(100)
+    strong[:ties] = 0.0
+    found = fit_router(replace(table, strong=strong, weak=np.zeros(100)), **LENGTH)
+    assert not found.beats_random
+    assert found.settling == Settling(seen=None, worthwhile=None, ceiling=pytest.approx(0.5 + ties / 200))
+    (told,) = what_would_settle(found)
+    assert f"perfect routing gets no more than APGR {0.5 + ties / 200:.3f}, so send everything to it" in told
 
 
 def test_labels_that_all_say_the_same_end_well(toy: Toy) -> None:
@@ -245,7 +261,8 @@ def test_labels_that_all_say_the_same_end_well(toy: Toy) -> None:
         )
         found = fit_router(same, **LENGTH)
         assert not found.beats_random
-        assert "**Cannot be told from random with 60 prompts.**" in card_of(found)
+        said = "Cannot be told from random with 60 prompts" if gain else "None: big does no better than small"
+        assert f"**{said}" in card_of(found)
         assert found.settling is not None
 
 
