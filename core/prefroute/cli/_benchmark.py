@@ -207,9 +207,13 @@ def read_prompt_file(
     if path.suffix == ".txt" and column is None:
         try:
             # Not by splitlines, which takes a form feed, say, for the end of a prompt.
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
         except OSError as error:
             msg = f"{path} cannot be read: {error}"
+            raise DataError(msg) from error
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            msg = f"{path}, line {line}, is no UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
             raise DataError(msg) from error
         found = [line for line in lines if line.strip()]
         if not found:

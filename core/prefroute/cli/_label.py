@@ -73,6 +73,7 @@ def label(
         "prices": run.read_prices(),
         "max_cost": run.max_cost,
         "restart": run.restart,
+        "ask_again": run.ask_again,
     }
     texts = [prompt.text for prompt in found]
     if run.dry_run:

@@ -85,9 +85,9 @@ class SourceOptions:
         if self.prompt_column is not None or self.reference_column is not None:
             msg = "--prompt-column and --reference-column say nothing of --from-log, whose records have a prompt alone"
             raise ConfigurationError(msg)
-        if self.turn != "first" or self.on_bad_row != "skip":
-            got = f"--turn {self.turn} and --on-bad-row {self.on_bad_row}"
-            msg = f"{got} say nothing of --from-log, whose records are one prompt each; leave them out"
+        others = {"--turn": self.turn != "first", "--on-bad-row": self.on_bad_row != "skip"}
+        if given := " and ".join(name for name, is_given in others.items() if is_given):
+            msg = f"{given} says nothing of --from-log, whose records are one prompt each; leave it out"
             raise ConfigurationError(msg)
 
 
@@ -239,6 +239,12 @@ class RunOptions:
     concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Calls under way at once.")] = 8
     restart: Annotated[
         bool, typer.Option("--restart", help="Make all rows anew; replies that were paid for are used again.")
+    ] = False
+    ask_again: Annotated[
+        bool,
+        typer.Option(
+            "--ask-again", help="Ask anew where a reply was of no use: no answer, or a verdict not to be read."
+        ),
     ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False
 

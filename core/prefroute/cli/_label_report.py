@@ -31,7 +31,8 @@ def show_summary(summary: LabelSummary) -> None:
     """Print the figures, and what to do next."""
     show(f"labelled  {summary.labelled:,} of {summary.prompts:,} prompts in {printable(summary.output)}")
     for kind, count in summary.errors.most_common():
-        show(f"errors    {count:,} x {printable(kind)}")
+        such = summary.examples.get(kind, kind)
+        show(f"errors    {count:,} x {printable(kind)}" + ("" if such == kind else f", such as: {printable(such)}"))
     if summary.labelled:
         shares = [
             f"{name} {count:,} ({count / summary.labelled:.0%})"
@@ -58,7 +59,7 @@ def show_summary(summary: LabelSummary) -> None:
         sys.stderr.write(f"prefroute: stopped: {printable(summary.detail)}\n")
     if summary.final_errors:
         again = "would get the same error again, and are left out by what reads the labels"
-        show(f"final     {summary.final_errors:,} of the errors {again}")
+        show(f"final     {summary.final_errors:,} of the errors {again}; --ask-again asks anew for replies of no use")
     if summary.is_to_be_continued:
         left = summary.left - summary.final_errors
         show(f"next      {left:,} prompts have no label yet; run the same command again{_remedy(summary)}")

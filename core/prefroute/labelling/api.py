@@ -35,6 +35,7 @@ def label_prompts(
     confirm: Callable[[Estimate], bool] | None = None,
     concurrency: int = 8,
     restart: bool = False,
+    ask_again: bool = False,
     progress: bool = False,
 ) -> LabelSummary:
     """Ask both models, label their answers, and write a table that every reader of prefroute reads.
@@ -63,6 +64,8 @@ def label_prompts(
         confirm: Asked with the estimate before the first call; False ends it there. Not asked if nothing is left to do.
         concurrency: Calls under way at once.
         restart: Leave out rows that are there, and make them anew from replies that are there and new ones.
+        ask_again: Where a row has no label since a reply was of no use (an empty answer, a verdict that cannot be
+            read), ask, and pay, for that reply anew.
         progress: Whether to show a bar on stderr.
 
     Returns:
@@ -86,6 +89,7 @@ def label_prompts(
         max_cost=max_cost,
         concurrency=concurrency,
         restart=restart,
+        ask_again=ask_again,
     ) as job:
         declined = _asked(job, confirm)
         return declined or asyncio.run(run_job(job, progress=progress, handles_signals=True))
@@ -104,6 +108,7 @@ async def alabel_prompts(
     confirm: Callable[[Estimate], bool] | None = None,
     concurrency: int = 8,
     restart: bool = False,
+    ask_again: bool = False,
     progress: bool = False,
 ) -> LabelSummary:
     """`label_prompts` without blocking the event loop; leaves signals alone, and ends its calls when cancelled."""
@@ -117,6 +122,7 @@ async def alabel_prompts(
         max_cost=max_cost,
         concurrency=concurrency,
         restart=restart,
+        ask_again=ask_again,
     )
     await asyncio.to_thread(job.__enter__)
     try:
@@ -137,9 +143,10 @@ def estimate_labels(
     prices: Mapping[str, Price | None] | None = None,
     max_cost: float | None = None,
     restart: bool = False,
+    ask_again: bool = False,
 ) -> Estimate:
     """What `label_prompts` would do with these arguments, and about what that costs. Makes no call, needs no key."""
-    settings: dict[str, Any] = {"prices": prices, "max_cost": max_cost, "restart": restart}
+    settings: dict[str, Any] = {"prices": prices, "max_cost": max_cost, "restart": restart, "ask_again": ask_again}
     given = _prompts(prompts, references)
     with Job(given, strong=strong, weak=weak, labeller=labeller, output=output, **settings) as job:
         return job.estimate()

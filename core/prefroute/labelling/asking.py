@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
 from prefroute.embedding._secrets import masked, secrets_of
@@ -181,6 +182,8 @@ class Asker:
                 limit = f"{self._ledger.spent:.4g} of {self._ledger.max_cost:.4g} US dollars are spent"
                 might = f"the next call to {endpoint.model} might cost more than is left"
                 longest = f"it may have {self._ledger.most_output(role, endpoint):.0f} output tokens"
+                if endpoint.max_tokens is None:
+                    longest += ", unless max_tokens says less"
                 self._stop.set("max_cost", f"{limit}, and {might}: {longest}")
                 raise StoppedError
             with reserved:
@@ -240,11 +243,16 @@ class Asker:
         kind = f"{role}: {type(error).__name__}" + ("" if status is None else f" {status}")
         cause = error.__cause__
         why = f" ({type(cause).__name__}: {cause})" if status is None and cause is not None else ""
-        message = self.shown(f"{role} {endpoint.model}: {type(error).__name__}: {error}{why}")
+        said = str(error) if status is not None else f"{error}{why}, at {endpoint.url}"
+        if isinstance(error, JSONDecodeError):
+            said = f"the answer is no JSON, at {endpoint.url}; is that the base URL, which often ends in /v1?"
+        message = self.shown(f"{role} {endpoint.model}: {type(error).__name__}: {said}")
         is_final = status in _OF_THE_PROMPT and (server.has_answered or server.is_known)
         server.failures += not is_final
         if self._is_hopeless(server, status, error):
             remedy = _REMEDIES.get(status, "see that the server runs and takes such requests; then run this again")
+            if status == 401 and endpoint.is_stranger and endpoint.key_env is None:  # noqa: PLR2004 - unauthorized
+                remedy = "it was sent no key: name the variable of its key (key_env, --weak-key-env and the like)"
             self._stop.set("failed", f"{message}; {remedy}")
         # What is no JSON came with status 200.
         return CallFailedError(kind, message, is_final=is_final, may_be_paid=isinstance(error, ValueError))

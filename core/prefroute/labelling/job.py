@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 from prefroute.errors import ConfigurationError, DataError
 from prefroute.inputs import finite_or_none
 from prefroute.labelling.journal import SUFFIX, Journal, key_of
-from prefroute.labelling.labellers import Answered
+from prefroute.labelling.labellers import Answered, Golden
+from prefroute.labelling.making import useless
 from prefroute.labelling.rows import Output, Prompt, check_names, different
 from prefroute.labelling.spending import Estimate, Ledger, estimated_tokens, total_of
 from prefroute.labelling.summary import LabelSummary
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from prefroute.costs import Price
     from prefroute.labelling.endpoints import Endpoint
-    from prefroute.labelling.labellers import Labeller
+    from prefroute.labelling.labellers import Labeller, UnlabelledError
 
 _OTHER_FORMATS = {".csv", ".gz", ".parquet", ".txt"}
 
@@ -36,6 +37,7 @@ class Job:
         labeller: How answers are labelled.
         concurrency: Calls under way at once.
         max_cost: Most that all calls may cost; None without a limit.
+        ask_again: Whether replies that were of no use are asked for anew.
         journal: The work file.
         output: The rows.
         ledger: The account.
@@ -53,6 +55,7 @@ class Job:
         max_cost: float | None = None,
         concurrency: int = 8,
         restart: bool = False,
+        ask_again: bool = False,
     ) -> None:
         self._given = len(prompts)
         self.prompts = different(prompts)
@@ -62,7 +65,8 @@ class Job:
         self.max_cost = max_cost
         self.concurrency = concurrency
         self._restart = restart
-        self.journal = Journal(self._path.with_name(self._path.name + SUFFIX))
+        self.ask_again = ask_again
+        self.journal = Journal(Path(f"{self._path}{SUFFIX}"))
         self.output = Output(self._path)
         self._prices = {} if prices is None else prices
         self.ledger = Ledger(self._prices, max_cost)
@@ -116,6 +120,10 @@ class Job:
         left = [prompt for prompt in self.prompts if prompt not in self.output.good]
         return sorted(left, key=self.output.failed.__contains__)
 
+    def fault_of(self, prompt: Prompt) -> UnlabelledError | None:
+        """Why a prompt cannot be labelled whatever the models answer; None where it can."""
+        return self.labeller.fault_of(prompt.reference or "") if isinstance(self.labeller, Golden) else None
+
     def start(self) -> None:
         """Make the files ready for rows."""
         # The rows go first: those of other settings must not outlive the note of what they were made with.
@@ -135,6 +143,10 @@ class Job:
         if self.labeller.needs_reference and any(prompt.reference is None for prompt in self.prompts):
             msg = "labels by a reference need one for every prompt; give references"
             raise ConfigurationError(msg)
+        faults = [self.fault_of(prompt) for prompt in self.prompts]
+        if faults[0] is not None and None not in faults:
+            msg = f"none of the {len(faults):,} references can be compared with an answer; the first one: {faults[0]}"
+            raise DataError(msg)
         if type(self.concurrency) is not int or self.concurrency < 1:
             msg = f"concurrency must be a whole number of at least 1, got {self.concurrency!r}"
             raise ConfigurationError(msg)
@@ -164,6 +176,9 @@ class Job:
         try:
             self._lock.acquire()
         except Timeout:
+            if not Path(self._lock.lock_file).exists():
+                msg = f"{self._path}.lock cannot be made there; choose an output in a folder that can be written to"
+                raise DataError(msg) from None
             msg = f"another run is labelling into {self._path}; wait for its end, or choose another output"
             raise ConfigurationError(msg) from None
         except OSError as error:
@@ -192,7 +207,10 @@ class Job:
                 f"use {self._reusable():,} of {len(self.journal.calls):,}"
             )
             raise ConfigurationError(msg)
-        self.ledger.record_all(self.journal.calls.values())
+        self.ledger.record_all(self.journal.paid)
+        if self.ask_again:
+            for key in list(self._useless()):
+                self.journal.forget(key)
         if self.max_cost is not None and not self.ledger.is_known:
             spent = {tally_of[1] for tally_of, tally in self.ledger.tallies.items() if not tally.is_known}
             msg = (
@@ -200,6 +218,23 @@ class Job:
                 "price is not known; give that price too, or choose another output"
             )
             raise ConfigurationError(msg)
+
+    def _useless(self) -> Iterator[str]:
+        """Calls of rows without a label whose replies were of no use: blank answers, verdicts that cannot be read."""
+        # Labellers of the user's own need not say what they could read.
+        judge, has_verdict = self.labeller.judge, getattr(self.labeller, "has_verdict", None)
+        for prompt in self.todo:
+            keys = {role: key_of(role, endpoint, prompt.text) for role, endpoint in self.sides.items()}
+            known = {role: self.journal.calls[key].reply for role, key in keys.items() if key in self.journal.calls}
+            blank = [keys[role] for role, reply in known.items() if useless(role, reply) is not None]
+            yield from blank
+            if judge is None or has_verdict is None or blank or len(known) < len(keys):
+                continue
+            answered = Answered(prompt.text, known["strong"].text, known["weak"].text, prompt.reference)
+            for question in self.labeller.questions(answered, self.code):
+                call = self.journal.calls.get(key_of("judge", judge, question.text))
+                if call is not None and not has_verdict(question, call.reply.text):
+                    yield call.key
 
     def _reusable(self) -> int:
         """How many recorded replies are those to calls of these settings."""
@@ -225,6 +260,8 @@ class Job:
         inputs: dict[str, dict[str, float]] = {role: {} for role in self.endpoints}
         todo = self.todo
         for prompt in todo:
+            if self.fault_of(prompt) is not None:
+                continue
             known = {role: self._known(role, prompt.text, inputs) for role in self.sides}
             self._count_judge(prompt, known, inputs.get("judge", {}))
         lines = tuple(

@@ -64,6 +64,12 @@ class Journal:
 
     Args:
         path: The file.
+
+    Attributes:
+        secret: Of the codes.
+        settings: What the rows were made with; None where that is not noted yet.
+        calls: The last reply to each call, by its key.
+        paid: Every reply.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +78,7 @@ class Journal:
         self.secret = secrets.token_bytes(_SECRET_BYTES)
         self.settings: dict[str, Any] | None = None
         self.calls: dict[str, PaidCall] = {}
+        self.paid: list[PaidCall] = []
 
     @property
     def path(self) -> Path:
@@ -92,8 +99,7 @@ class Journal:
             elif kind == "settings" and isinstance(value, dict):
                 self.settings = value
             elif kind == "call":
-                call = _call(line)
-                self.calls[call.key] = call
+                self._note(_call(line))
         if lines and self._is_new:
             msg = f"{self.path} is no work file of prefroute label; move it away, or choose another output"
             raise DataError(msg)
@@ -111,7 +117,15 @@ class Journal:
         """Put a reply on disk."""
         about = {"key": call.key, "role": call.role, "model": call.model}
         self._file.append({"kind": "call", **about, **asdict(call.reply)})
+        self._note(call)
+
+    def forget(self, key: str) -> None:
+        """Have a call made again: its reply was of no use. It stays in the file, and in what was paid for."""
+        self.calls.pop(key, None)
+
+    def _note(self, call: PaidCall) -> None:
         self.calls[call.key] = call
+        self.paid.append(call)
 
     def close(self) -> None:
         """Close the file."""

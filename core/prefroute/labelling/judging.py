@@ -64,6 +64,10 @@ class _Judge:
             return []
         return [self._question(name, parts, code, 0) for name, parts in self._views(answered).items()]
 
+    def has_verdict(self, question: Question, reply: str) -> bool:
+        """Whether a reply to a question can be read."""
+        return parse(reply, self.word, question.code, self.values) is not None
+
     def _given(self, answered: Answered) -> Label | None:  # noqa: ARG002 - of one kind only
         """A label that needs no judge."""
         return None

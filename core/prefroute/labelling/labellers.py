@@ -153,6 +153,14 @@ class Golden:
         """None."""
         return []
 
+    def fault_of(self, reference: str) -> UnlabelledError | None:
+        """Why nothing can be compared with a reference; None where it can."""
+        if check("", reference, self.match, tolerance=self.tolerance) is not None:
+            return None
+        kind = f"no {_WANTED[self.match]} in the reference"
+        msg = f"{kind}: {reference[:80]!r}; correct it, or choose another way to match"
+        return UnlabelledError(kind, msg, is_final=True)
+
     async def label(self, answered: Answered, ask: AskJudge) -> Label:  # noqa: ARG002 - no judge
         """Compare both answers."""
         # Searches of long answers take a while.
@@ -160,12 +168,13 @@ class Golden:
 
     def _compared(self, answered: Answered) -> Label:
         reference = answered.reference or ""
+        fault = self.fault_of(reference)
+        if fault is not None:
+            raise fault
         strong = check(answered.strong, reference, self.match, tolerance=self.tolerance)
         weak = check(answered.weak, reference, self.match, tolerance=self.tolerance)
-        if strong is None or weak is None:
-            kind = f"no {_WANTED[self.match]} in the reference"
-            msg = f"{kind}: {reference[:80]!r}; correct it, or choose another way to match"
-            raise UnlabelledError(kind, msg, is_final=True)
+        assert strong is not None  # noqa: S101 - the reference can be compared
+        assert weak is not None  # noqa: S101 - likewise
         verdict = {"strong": strong.extracted, "weak": weak.extracted}
         return Label(float(strong.is_right), float(weak.is_right), verdict)
 

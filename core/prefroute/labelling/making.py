@@ -27,12 +27,14 @@ class Made(NamedTuple):
         fault: What its error counts under; None if it has qualities.
         cut_off: How many of its answers ended at the limit of tokens.
         is_final: Whether another run with the same settings would meet the same fault.
+        is_useless: Whether the fault is of replies that were paid for.
     """
 
     row: dict[str, Any]
     fault: str | None
     cut_off: int
     is_final: bool = False
+    is_useless: bool = False
 
 
 async def make_row(job: Job, asker: Asker, prompt: Prompt) -> Made:
@@ -49,7 +51,10 @@ async def make_row(job: Job, asker: Asker, prompt: Prompt) -> Made:
     Raises:
         StoppedError: The run ends first.
     """
-    answers, failure = await _answers(job, asker, prompt)
+    failure: CallFailedError | UnlabelledError | None = job.fault_of(prompt)
+    answers: dict[str, Reply] = {}
+    if failure is None:
+        answers, failure = await _answers(job, asker, prompt)
     row = _without_label(job, prompt, answers)
     judging = _Judging(job, asker)
     if failure is None:
@@ -68,7 +73,8 @@ async def make_row(job: Job, asker: Asker, prompt: Prompt) -> Made:
     cut_off = sum(reply.finish_reason == "length" for reply in answers.values())
     if failure is None:
         return Made(row, None, cut_off)
-    return Made(row, failure.kind, cut_off, failure.is_final)
+    is_useless = failure.is_final and isinstance(failure, UnlabelledError) and bool(answers)
+    return Made(row, failure.kind, cut_off, failure.is_final, is_useless)
 
 
 def _checked(label: Label) -> Label:
@@ -105,11 +111,12 @@ async def _answers(
             raise reply
         else:
             answers[role] = reply
-            failure = failure or _blank(role, reply)
+            failure = failure or useless(role, reply)
     return answers, failure
 
 
-def _blank(role: str, reply: Reply) -> UnlabelledError | None:
+def useless(role: str, reply: Reply) -> UnlabelledError | None:
+    """Why nothing can be made of an answer; None where something can."""
     if reply.fault is not None:
         msg = f"{role}: the answer was paid for and cannot be read: {reply.fault}"
         return UnlabelledError(f"{role}: unreadable answer", msg, is_final=True)

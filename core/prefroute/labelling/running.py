@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from prefroute.labelling._bar import State, bar
 from prefroute.labelling._stopping import Stop, StoppedError
-from prefroute.labelling.asking import Asker
+from prefroute.labelling.asking import IN_A_ROW, Asker
 from prefroute.labelling.making import make_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prefroute.labelling.job import Job
+    from prefroute.labelling.making import Made
     from prefroute.labelling.rows import Prompt
     from prefroute.labelling.summary import LabelSummary
 
@@ -70,6 +71,7 @@ class _Run:
         self._summary = summary
         self._waiting: Iterator[Prompt] = iter(job.todo)
         self._workers: list[asyncio.Task[None]] = []
+        self._useless = 0
 
     async def all_rows(self, *, progress: bool, handles_signals: bool) -> None:
         """Make them, or as many as there is time for."""
@@ -95,12 +97,22 @@ class _Run:
                 await self._asker.write(self._job.output.add, made.row)
             except StoppedError:
                 return
-            self._summary.cut_off += made.cut_off
-            if made.fault is None:
-                self._summary.add(made.row)
-            else:
-                self._summary.errors[made.fault] += 1
-                self._summary.final_errors += made.is_final
+            self._count(prompt, made)
+
+    def _count(self, prompt: Prompt, made: Made) -> None:
+        self._summary.cut_off += made.cut_off
+        if made.fault is None:
+            self._useless = 0
+            self._summary.add(made.row)
+            return
+        self._summary.fail(made.fault, str(made.row["error"]), is_final=made.is_final)
+        # Those of an earlier run cost nothing now.
+        self._useless += made.is_useless and (self._job.ask_again or prompt not in self._job.output.failed)
+        if self._useless >= IN_A_ROW:
+            said = "" if made.row["verdict"] is None else f"; it said {made.row['verdict']!r:.200}"
+            found = f"{IN_A_ROW} rows in a row have no label for a like reason: {made.row['error']}{said}"
+            remedy = "see to the model, its instructions and limits, then ask again (--ask-again, ask_again=True)"
+            self._stop.set("failed", self._asker.shown(f"{found}") + f"; {remedy}")
 
     def _give_up(self) -> None:
         self._asker.abandon()

@@ -27,6 +27,7 @@ class LabelSummary:
         duplicates: Further ones that were the same.
         labelled: Rows with qualities, those of earlier runs among them.
         errors: How many rows of this run have none, by what went wrong.
+        examples: The first message of each of these.
         final_errors: How many of these would come again with the same settings: the replies are recorded, or the
             server refuses the prompt itself.
         strong_better: Rows where the strong model's answer is worth more.
@@ -52,6 +53,7 @@ class LabelSummary:
     duplicates: int = 0
     labelled: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     final_errors: int = 0
     strong_better: int = 0
     ties: int = 0
@@ -80,6 +82,12 @@ class LabelSummary:
             both = set(verdict.values())
             self.first_favoured += both == {"A"}
             self.second_favoured += both == {"B"}
+
+    def fail(self, kind: str, message: str, *, is_final: bool) -> None:
+        """Count a row that has none."""
+        self.errors[kind] += 1
+        self.examples.setdefault(kind, message)
+        self.final_errors += is_final
 
     def settle(self, tallies: Mapping[tuple[str, str], Tally]) -> None:
         """Note what was paid."""
