@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefroute.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 
@@ -33,7 +34,12 @@ def load_function(target: str) -> tuple[Callable[..., Any], str]:
         msg = f"a function is named as file.py:function or package.module:function, got {target!r}"
         raise ConfigurationError(msg)
     try:
-        module, digest = _of_file(Path(place)) if place.endswith(".py") else (importlib.import_module(place), "")
+        if place.endswith(".py"):
+            with _beside(Path(place).parent):
+                module, digest = _of_file(Path(place))
+        else:
+            with _beside(Path()):
+                module, digest = importlib.import_module(place), ""
     except Exception as error:
         msg = f"{place} cannot be imported: {type(error).__name__}: {error}; correct it, or name another one"
         raise ConfigurationError(msg) from error
@@ -43,6 +49,17 @@ def load_function(target: str) -> tuple[Callable[..., Any], str]:
         msg = f"{place} holds no function {name!r}; it holds: {', '.join(listed) or 'none'}"
         raise ConfigurationError(msg)
     return function, f"{Path(place).name if digest else place}:{name}{digest and f'@{digest}'}"
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[None]:
+    """Let what lies in a folder be imported, as Python does for a script that lies there."""
+    entry = str(folder.resolve())
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
 
 
 def _of_file(path: Path) -> tuple[ModuleType, str]:

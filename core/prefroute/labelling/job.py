@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from prefroute.costs import Price
     from prefroute.labelling.endpoints import Endpoint
     from prefroute.labelling.labellers import Labeller, UnlabelledError
+
+logger = logging.getLogger(__name__)
 
 _OTHER_FORMATS = {".csv", ".gz", ".parquet", ".txt"}
 
@@ -207,6 +210,8 @@ class Job:
                 f"use {self._reusable():,} of {len(self.journal.calls):,}"
             )
             raise ConfigurationError(msg)
+        if corrected := self.output.leave_out_other_references(self.prompts):
+            logger.warning("%d rows had another reference than their prompts have now; they are made anew", corrected)
         self.ledger.record_all(self.journal.paid)
         if self.ask_again:
             for key in list(self._useless()):

@@ -8,7 +8,7 @@ from prefroute.errors import ConfigurationError, DataError
 from prefroute.labelling._lines import LineFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 COLUMNS = (
@@ -99,6 +99,23 @@ class Output:
     def exists(self) -> bool:
         """Whether there is such a file with anything in it."""
         return self.path.exists() and self.path.stat().st_size > 0
+
+    def leave_out_other_references(self, prompts: Iterable[Prompt]) -> int:
+        """Leave out rows of prompts that are given with another reference now: theirs was corrected.
+
+        Args:
+            prompts: Those given.
+
+        Returns:
+            How many there were.
+        """
+        given = set(prompts)
+        texts = {prompt.text for prompt in given}
+        stale = [prompt for prompt in self.good if prompt.text in texts and prompt not in given]
+        for prompt in stale:
+            del self.good[prompt]
+        self._has_others = self._has_others or bool(stale)
+        return len(stale)
 
     def restart(self) -> None:
         """Leave out the rows that are there; the file is emptied when the run starts."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loopback import LabellingServer, questions
 
+from prefroute.cli._label_options import LabellerOptions, ModelOptions
 from prefroute.labelling import bundled_instructions
 
 if TYPE_CHECKING:
@@ -267,3 +268,10 @@ def test_rows_without_a_reference_are_left_out(
     status, _, err = run(*common, "--reference-column", "right", "--on-bad-row", "raise")
     assert status == 1
     assert "reference is missing" in err
+
+
+def test_patience_reaches_all_three_models() -> None:
+    models = ModelOptions(strong="a", weak="b", timeout=7.0, max_retries=2)
+    judge = LabellerOptions(judge="score", judge_model="j").labeller(models.patience()).judge
+    assert judge is not None
+    assert {(one.timeout, one.max_retries) for one in (*models.endpoints(), judge)} == {(7.0, 2)}
