@@ -111,7 +111,7 @@ def test_a_file_of_label_becomes_a_router_and_all_is_told(whole: Fitted) -> None
     assert lines["held out"].endswith("; random 0.500")
     assert lines["verdict"].startswith("better than random; better than prompt length alone")
     assert [point.split()[0] for point in lines["curve"].split(", ")] == ["15", "29", "58", "117"]
-    assert "about 49.7% strong calls, " in lines["threshold"]
+    assert "about 50% strong calls; prefroute calibrate" in lines["threshold"]
     assert lines["saved"] == f"{whole.folder} (report in report/)"
     assert lines["try"] == f"prefroute route --router {whole.folder} 'Why is the sky blue?'"
     for name in ("prompt-length", "knn, static+surface", "log loss", "behind the best"):
@@ -242,6 +242,21 @@ def test_a_rate_that_ties_keep_from_being_reached_is_told(run: Run, tmp_path: Pa
     assert status == 0
     assert "60 prompts share the score where 50.0% would be cut" in err
     assert "so the rate is 100.0% here" in err
+
+
+def test_a_router_that_does_otherwise_than_its_held_out_scores_is_told(run: Run, tmp_path: Path) -> None:
+    table = [{"prompt": f"Name fact {number} of many.", "big": 0, "small": 1} for number in range(100, 160)]
+    path = write(tmp_path / "labels.jsonl", table)
+    given = ("--strong-rate", "0.5", "--router", "knn", "--folds", "3", "--no-report", "--no-curve", "--json")
+    status, out, err = run("fit", str(path), *SIDES, "--output", str(tmp_path / "r"), *given)
+    assert status == 0
+    told = json.loads(out)["threshold"]
+    prompts = [row["prompt"] for row in table]
+    assert told["own_rate"] == np.mean([one.is_strong for one in load_router(tmp_path / "r").route_batch(prompts)])
+    if abs(told["own_rate"] - told["sample_rate"]) > 0.1:
+        assert "the router itself sends" in err
+    else:
+        assert "the router itself sends" not in err
 
 
 def test_names_of_models_and_files_cannot_break_the_card(run: Run, tmp_path: Path) -> None:
@@ -522,4 +537,4 @@ def test_labels_of_mmlu_make_a_router_that_beats_a_coin_on_the_rest(run: Run, tm
     assert found > 0.56
     assert told["figures"]["apgr_low"] < found < told["figures"]["apgr_high"]
     rate = np.mean([decision.is_strong for decision in router.route_batch(prompts)])
-    assert told["threshold"]["low"] - 0.05 <= rate <= told["threshold"]["high"] + 0.05
+    assert rate == pytest.approx(told["threshold"]["strong_rate"], abs=0.15)

@@ -336,6 +336,45 @@ def test_what_cannot_be_redacted_is_never_kept(file: Path, outcome: Any, caplog:
     assert b"secret" not in file.read_bytes()
 
 
+class Odd(str):
+    __slots__ = ()
+
+    def encode(self, *_: object, **__: object) -> bytes:
+        msg = "not this one"
+        raise ValueError(msg)
+
+
+@pytest.mark.parametrize("odd", [KeyboardInterrupt, GeneratorExit, Odd])
+def test_one_odd_text_costs_no_other_record(file: Path, odd: Any) -> None:
+    go_on = Gate()
+
+    def redact(text: str) -> str:
+        go_on.wait(30)
+        if text != "odd":
+            return text
+        if odd is Odd:
+            return Odd(text)
+        raise odd
+
+    with Recorder(file, redact=redact) as store, go_on:
+        for text in ("first", "a", "odd", "b"):
+            store.decided(text, decision(), "strong")
+        go_on.set()
+        store.flush()
+        assert {"first", "a", "b"} <= {item.prompt for item in kept(store)}
+        assert store.dropped == (odd is not Odd)
+
+
+def test_feedback_waits_for_a_slow_redaction_no_longer_than_it_says(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Gate()
+    monkeypatch.setattr(recorder, "_PATIENCE", 0.05)
+    with Recorder(file, redact=lambda text: go_on.wait(30) and text) as store, go_on:
+        store.decided("text", decision(), "strong")
+        assert store.feedback("no-such-id", "good") is False
+
+
 def test_a_slow_redaction_holds_nobody_up(file: Path) -> None:
     go_on = Gate()
 

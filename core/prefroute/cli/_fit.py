@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from prefroute.fitting import FittedRouter
     from prefroute.training import BertConfig
 
+_ELSEWHERE = 0.1
+"""Share of strong calls by which the finished router may differ from its held-out scores on its own prompts."""
+
 REPORT_FOLDER = "report"
 """Where the report goes in the router's folder."""
 
@@ -221,13 +224,13 @@ def _aimed(
 
 
 def _save(found: FittedRouter, output: Path, sources: list[str], *, report: bool) -> None:
-    from prefroute.evaluation.report import REPORT_FILE
+    from prefroute.evaluation.report import remove_report
     from prefroute.fitting.card import CARD_FILE, card_of
     from prefroute.persistence import write_atomically
 
     card = card_of(found, sources=sources)
     # One of the router that was there before would speak of another.
-    (output / REPORT_FOLDER / REPORT_FILE).unlink(missing_ok=True)
+    remove_report(output / REPORT_FOLDER)
     found.router.save_pretrained(output)
     write_atomically(output / CARD_FILE, card.encode("utf-8", "backslashreplace"))
     if report:
@@ -260,7 +263,11 @@ def _summary(
         "learning_curve": [point._asdict() for point in found.curve],
         "what_would_settle": what_would_settle(found),
         "probabilities": found.probabilities.as_dict(),
-        "threshold": {**found.threshold.as_dict(), **reached},
+        "threshold": {
+            **{name: getattr(found.threshold, name) for name in ("threshold", "strong_rate", "sample_rate", "tied")},
+            "own_rate": found.own_rate,
+            **reached,
+        },
         "folds": found.folds,
         "seed": found.seed,
         "warnings": warnings,
@@ -281,6 +288,11 @@ def _warnings(found: FittedRouter, *, strong_rate: float, by_quality: bool) -> l
         told.append("this router is not shown to beat a coin; label more, or send everything to one model")
     if found.threshold.tied and abs(found.threshold.sample_rate - strong_rate) > WITHIN:
         told.append(tied(found.threshold, strong_rate))
+    if abs(found.own_rate - found.threshold.sample_rate) > _ELSEWHERE:
+        told.append(
+            f"the router itself sends {found.own_rate:.0%} of these prompts to the strong model, where its held-out "
+            f"scores say {found.threshold.sample_rate:.0%}; lay the threshold with prefroute calibrate"
+        )
     if by_quality and found.threshold.sample_rate == 1.0:
         told.append(ALL_STRONG_KEEPS)
     return told
@@ -318,8 +330,8 @@ def _tell(found: FittedRouter, summary: dict[str, Any], *, report: bool) -> None
 def _threshold_line(found: FittedRouter) -> str:
     item = found.threshold
     return (
-        f"threshold {item.threshold:.6g}: about {item.strong_rate:.1%} strong calls, nearly {item.low:.1%} to "
-        f"{item.high:.1%} of the next {item.next_prompts:,}"
+        f"threshold {item.threshold:.6g}: about {item.strong_rate:.0%} strong calls; prefroute calibrate, with prompts "
+        "that it has not learnt from, makes it exact"
     )
 
 

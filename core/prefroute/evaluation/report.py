@@ -95,6 +95,14 @@ def _template() -> Any:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
+def remove_report(folder: Path) -> None:
+    """Remove what `write_report` has written there, and nothing else."""
+    (folder / REPORT_FILE).unlink(missing_ok=True)
+    for drawn in (folder / FIGURES_FOLDER).glob("*"):
+        if drawn.suffix in {".svg", ".png"}:
+            drawn.unlink()
+
+
 def _content(evaluation: Evaluation, savings: Mapping[str, Mapping[str, Savings]], figures: Path) -> dict[str, Any]:
     """What the template is filled with; the figures are written on the way."""
     benchmark, groups = evaluation.benchmark, evaluation.benchmark.groups

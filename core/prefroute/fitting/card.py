@@ -134,10 +134,10 @@ def _figures(fitted: FittedRouter) -> list[str]:
     return [
         f"**{verdict(fitted).capitalize()}.**",
         (
-            f"Cross-fitted in {fitted.folds} folds: each prompt is scored by a router that was fitted without its "
-            "label, and chosen by the held-out scores of the other folds. APGR is the share of the quality gap "
-            "recovered, averaged over all shares of strong calls; random routing gets 0.500. CPT is the share of "
-            "strong calls that recovers so much of the gap. "
+            f"Cross-fitted in {fitted.folds} folds (seed {fitted.seed}): each prompt is scored by a router that was "
+            "fitted without its label, and chosen by the held-out scores of the other folds. APGR is the share of the "
+            "quality gap recovered, averaged over all shares of strong calls; random routing gets 0.500. CPT is the share "
+            "of strong calls that recovers so much of the gap. "
             f"Intervals are of {fitted.evaluation.resamples:,} resamples of the prompts."
         ),
         _table(head, results),
@@ -157,7 +157,7 @@ def _curve(fitted: FittedRouter) -> list[str]:
         return []
     rows = [(f"{point.prompts:,}", number(point.apgr)) for point in fitted.curve]
     return [
-        "With fewer labels, measured on the same prompts (one draw each; no interval is narrower than the one above):",
+        "What was chosen, with fewer labels, on the same prompts (one draw each; no interval is narrower than above):",
         _table(("prompts learnt from", "APGR"), rows),
     ]
 
@@ -179,10 +179,10 @@ def _calibration(fitted: FittedRouter) -> list[str]:
     how = "as they come" if map_.calibration.method == "none" else f"mapped by {map_.calibration.method} scaling"
     return [
         (
-            f"The default threshold is {found.threshold:.6g}: about {found.strong_rate:.1%} strong calls, "
-            f"{found.low:.1%} to {found.high:.1%} of the next {found.next_prompts:,} prompts like these. It and every "
-            "other rate are read off the cross-fitted scores, and so hold nearly, not exactly; `prefroute calibrate` "
-            "with prompts of your traffic, labels not needed, makes it exact."
+            f"The default threshold is {found.threshold:.6g}: about {found.strong_rate:.0%} strong calls. It and every "
+            "other rate are read off the cross-fitted scores. Those of this router, which learnt from all prompts, lie "
+            "a little elsewhere, so rates are off by some points, more with fewer labels; `prefroute calibrate` with "
+            "prompts of your traffic, labels not needed, gives rates with an interval that holds."
         ),
         (
             f"Scores are {how}; expected calibration error {map_.ece_before:.3f} before, {map_.ece_after:.3f} after, "
@@ -199,6 +199,10 @@ def _limits(fitted: FittedRouter) -> list[str]:
         "It holds for prompts like those it learnt from. On other traffic routers fall to about chance.",
         f"It knows {strong} and {weak} as they answered then; label anew when either changes.",
         "It saw the prompt alone: no history, no documents.",
+        (
+            "Prompts were taken for independent of each other but for their spelling. If many are variations of one "
+            "another (a template, one person's tries), all intervals are too narrow and the figures too good."
+        ),
     ]
     if not fitted.beats_random:
         told.insert(0, "**It is not shown to be any better than a coin. Do not rely on it.**")

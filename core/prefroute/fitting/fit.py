@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefroute._scoring import score_prompts
 from prefroute.bradley_terry import sigmoid
-from prefroute.calibration import Calibration, as_strong_rate
+from prefroute.calibration import Calibration, as_strong_rate, fewest_prompts
 from prefroute.errors import ConfigurationError, DataError, MissingExtraError, PrefrouteError
 from prefroute.evaluation import Validation
 from prefroute.evaluation.evaluate import evaluate_scores
@@ -23,6 +24,7 @@ from prefroute.fitting.cross_fitting import (
     held_out_logits,
     learning_curve,
     levelled,
+    tied_like,
 )
 from prefroute.fitting.settling import WORTHWHILE, prompts_to_settle
 from prefroute.fitting.work import Work
@@ -98,8 +100,12 @@ class FittedRouter:
         evaluation: Of the cross-fitted scores: each prompt is scored by a router that was fitted without its label, and
             chosen by the held-out scores of the other folds. The router's name there is its kind.
         scores: Held-out scores of what was chosen, as the router's probabilities, shape (n,). Thresholds are
-            read off them, for they are scores of prompts not learnt from.
-        threshold: What the router's threshold does to traffic like these prompts.
+            read off them, for they are scores of prompts not learnt from. Prompts that the router itself gives one
+            score share one here, too.
+        own_scores: The router's own scores of the prompts, which it learnt from, shape (n,).
+        threshold: The router's, and about what it does to traffic like these prompts. Its interval is too narrow: it
+            is of more scores like the held-out ones, and those of the router, which learnt from all prompts, lie a
+            little elsewhere. `Router.calibrate` with other prompts has one that holds.
         probabilities: How good the map to probabilities is.
         curve: What is recovered with fewer labels; empty where that was not asked for.
         settling: Labels that would tell the router from chance; None where it is told already.
@@ -113,6 +119,7 @@ class FittedRouter:
     left_out: dict[str, str] = field(default_factory=dict)
     evaluation: Evaluation
     scores: NDArray[np.float64]
+    own_scores: NDArray[np.float64]
     threshold: CalibratedThreshold
     probabilities: FittedProbabilities
     curve: tuple[LearningPoint, ...]
@@ -144,6 +151,11 @@ class FittedRouter:
     def is_measurable(self) -> bool:
         """Whether the strong model is better on these prompts at all, so that there is a gap to recover."""
         return math.isfinite(self.figures.apgr)
+
+    @property
+    def own_rate(self) -> float:
+        """Share of these prompts that the router itself sends to the strong model; it has learnt from them."""
+        return float((self.own_scores >= self.threshold.threshold).mean())
 
     def at(self, threshold: CalibratedThreshold) -> FittedRouter:
         """The same with another threshold, of the calibration that the router carries."""
@@ -217,7 +229,6 @@ def fit_router(
     probabilities = fit_probabilities(
         held_out, outcomes_of(labels.gains), groups=labels.groups, methods=("none", "platt"), seed=seed
     )
-    scores = probabilities.calibration(held_out)
     found_so = evaluate_scores(
         {best.kind: probabilities.calibration(sigmoid(choice.measured))},
         benchmark,
@@ -228,6 +239,8 @@ def fit_router(
     )
     evaluation = _without_worse(found_so)
     learnt = best.learn(labels.battles, None if kept is None else kept.place("all"))
+    own = probabilities.calibration(score_prompts(learnt, labels.prompts, name=best.name))
+    scores = tied_like(probabilities.calibration(held_out), own)
     calibration = Calibration(scores)
     router = _calibrated(learnt, probabilities, calibration)
     router.validation = _validation(evaluation, best.kind)
@@ -240,9 +253,10 @@ def fit_router(
         left_out=left_out,
         evaluation=evaluation,
         scores=scores,
+        own_scores=own,
         threshold=threshold,
         probabilities=probabilities,
-        curve=tuple(learning_curve(best, labels, choice.measured, seed=seed, progress=progress))
+        curve=tuple(learning_curve(best, labels, logits[choice.best], seed=seed, progress=progress))
         if curve and not best.takes_long
         else (),
         settling=_settling(evaluation, best.kind),
@@ -281,6 +295,9 @@ def _check(benchmark: Benchmark, folds: int, strong_rate: float, resamples: int,
     different = benchmark.different
     if different < FEWEST:
         msg = f"{different} different prompts are too few to fit and to measure a router with; label {FEWEST} or more"
+        raise DataError(msg)
+    if (fewest := fewest_prompts(strong_rate)) > different:
+        msg = f"a strong-call rate of {strong_rate:g} takes {fewest:,} prompts to lay a threshold by, got {different:,}"
         raise DataError(msg)
 
 

@@ -135,8 +135,8 @@ class Recorder:
     def feedback(self, decision_id: str, rating: Rating, note: str | None = None) -> bool:
         """Attach what somebody thought of the answer to a decision; several are all kept, and the last one counts.
 
-        It writes at once, so it takes milliseconds, and longer where the file is locked or a decision is still on its
-        way to it. It can come from another process than the decision did.
+        It writes at once, so it takes milliseconds, and up to 20 seconds where the file is locked or what was told
+        before is still on its way to it. It can come from another process than the decision did.
 
         Args:
             decision_id: `RoutingDecision.id`, which the adapters show in what they return.
@@ -158,7 +158,7 @@ class Recorder:
         kept = None if note is None else self._redacted(note)
         if self._attach(decision_id, score, kept):
             return True
-        return self._outbox.waiting > 0 and self._outbox.flush() and self._attach(decision_id, score, kept)
+        return self._outbox.waiting > 0 and self._outbox.flush(_PATIENCE) and self._attach(decision_id, score, kept)
 
     async def afeedback(self, decision_id: str, rating: Rating, note: str | None = None) -> bool:
         """`feedback` without blocking the event loop."""
@@ -212,7 +212,7 @@ class Recorder:
 
     def _write(self, items: Sequence[_Decided | CallRow]) -> None:
         store = self._store
-        rows = [row for item in items if (row := self._row_of(item)) is not None]
+        rows = [row for item in items if (row := self._guarded(item)) is not None]
         parts = list(store.parts(rows))
         for part in parts:
             try:
@@ -226,6 +226,14 @@ class Recorder:
         if too_large := len(rows) - sum(map(len, parts)):
             self._lost += too_large
             self._warn("large", "a text is too large to record with max_bytes=%d; it is left out", self._max_bytes)
+
+    def _guarded(self, item: _Decided | CallRow) -> DecisionRow | CallRow | None:
+        try:
+            return self._row_of(item)
+        except BaseException as error:  # noqa: BLE001 - in this thread none is Ctrl-C; the others of its batch are kept
+            self._lost += 1
+            self._warn("odd", "a record is left out: %s", type(error).__name__)
+            return None
 
     def _row_of(self, item: _Decided | CallRow) -> DecisionRow | CallRow | None:
         if isinstance(item, CallRow):
@@ -250,7 +258,8 @@ class Recorder:
         """What is kept of a text; None where nothing is."""
         try:
             kept = text if self._redact is None else self._redact(text)
-            return None if kept is None else as_prompt(kept)
+            # Not of a kind of text that somebody has made, which may do anything when it is written.
+            return None if kept is None else as_prompt(str.__str__(kept) if isinstance(kept, str) else kept)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's own; its message may quote the text
             self._lost += 1
             self._warn("redact", "redact failed with %s; what it fails for is not recorded", type(error).__name__)

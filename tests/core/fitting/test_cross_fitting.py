@@ -18,7 +18,15 @@ from prefroute.errors import DataError
 from prefroute.evaluation import apgr
 from prefroute.evaluation.benchmarks import Benchmark
 from prefroute.fitting.candidates import Candidate
-from prefroute.fitting.cross_fitting import Labels, area_of, choose, held_out_logits, learning_curve, levelled
+from prefroute.fitting.cross_fitting import (
+    Labels,
+    area_of,
+    choose,
+    held_out_logits,
+    learning_curve,
+    levelled,
+    tied_like,
+)
 from prefroute.fitting.work import Work
 from prefroute.types import ModelPair
 
@@ -215,6 +223,13 @@ def test_recovery_is_measured_on_one_level_and_not_at_all_without_a_gap() -> Non
     assert np.isnan(area_of(useful, labels_of(-gains)))
 
 
+def test_scores_tie_where_others_do() -> None:
+    scores = np.array([0.1, 0.3, 0.5, 0.9, 0.7])
+    assert tied_like(scores, np.array([2.0, 1.0, 2.0, 0.0, 2.0 + 1e-15])) == pytest.approx(
+        [1.3 / 3, 0.3, 1.3 / 3, 0.9, 1.3 / 3]
+    )
+
+
 def test_a_learning_curve_learns_from_fewer_and_fewer_of_the_same(toy: Toy) -> None:
     labels = Labels.of(toy(100), 10, 0)
     memories = Memories()
@@ -226,7 +241,7 @@ def test_a_learning_curve_learns_from_fewer_and_fewer_of_the_same(toy: Toy) -> N
         assert found == pytest.approx([point.prompts] * 6, abs=2)
     for few, more in zip(memories.made, memories.made[6:], strict=False):
         assert set(few.known) < set(more.known)
-    assert [point.apgr for point in curve] == [0.5, 0.5, 0.5, apgr(logits, labels.gains)]
+    assert [point.apgr for point in curve] == [0.5, 0.5, 0.5, area_of(logits, labels)]
     again = Memories()
     learning_curve(again.candidate, labels, logits, seed=1)
     assert [set(memory.known) for memory in again.made] != [set(memory.known) for memory in memories.made]

@@ -253,6 +253,32 @@ def test_a_strong_model_that_is_nearly_always_better_leaves_nothing_to_route(toy
     assert f"perfect routing gets no more than APGR {0.5 + ties / 200:.3f}, so send everything to it" in told
 
 
+def test_prompts_that_the_router_cannot_tell_apart_are_cut_together() -> None:
+    # Of two lengths: the folds score each a little differently, which no threshold may be laid between.
+    hard = np.arange(120) % 6 != 0
+    prompts = tuple(f"{'Prove' if one else 'Name'} {number:03}" for number, one in enumerate(hard))
+    table = Benchmark(name="two", pair=PAIR, prompts=prompts, strong=np.ones(120), weak=1.0 - hard)
+    found = fit_router(table, **LENGTH)
+    assert len(np.unique(found.scores)) == len(np.unique(found.router.win_probability(prompts))) == 2
+    assert found.own_rate == found.threshold.sample_rate
+    assert found.threshold.tied == hard.sum()
+    assert found.own_scores == pytest.approx(found.router.win_probability(prompts))
+
+
+def test_a_rate_that_so_few_prompts_cannot_show_is_refused_before_the_work(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "candidates_of", None)
+    with pytest.raises(DataError, match=r"a strong-call rate of 0.001 takes 999 prompts to lay a threshold by, got 60"):
+        fit_router(toy(60), **LENGTH, strong_rate=0.001)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_all_or_nothing_can_be_asked_for(toy: Toy, rate: float) -> None:
+    found = fit_router(toy(60), **LENGTH, strong_rate=rate)
+    assert found.own_rate == rate
+
+
 def test_labels_that_all_say_the_same_end_well(toy: Toy) -> None:
     table = toy(60)
     for gain in (0.0, 1.0):
