@@ -77,7 +77,10 @@ class CandidateOptions:
         int | None, typer.Option(min=1, metavar="N", help="Optimiser steps of each bert; else 2000.")
     ] = None
     folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Parts that are held out in turn; each costs a fit of each kind.")
+        int,
+        typer.Option(
+            min=2, metavar="N", help="Parts held out in turn, of 15 prompts or more; each costs a fit of each kind."
+        ),
     ] = 10
 
     def bert(self, seed: int) -> BertConfig | None:

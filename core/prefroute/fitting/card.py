@@ -136,8 +136,8 @@ def _figures(fitted: FittedRouter) -> list[str]:
         (
             f"Cross-fitted in {fitted.folds} folds (seed {fitted.seed}): each prompt is scored by a router that was "
             "fitted without its label, and chosen by the held-out scores of the other folds. APGR is the share of the "
-            "quality gap recovered, averaged over all shares of strong calls; random routing gets 0.500. CPT is the share "
-            "of strong calls that recovers so much of the gap. "
+            "quality gap recovered, averaged over all shares of strong calls; random routing gets 0.500. CPT is the "
+            "share of strong calls that recovers so much of the gap. "
             f"Intervals are of {fitted.evaluation.resamples:,} resamples of the prompts."
         ),
         _table(head, results),

@@ -102,7 +102,7 @@ def test_outcomes_rise_with_the_gain_from_a_tie_at_a_half(gains: list[float], wa
 SPELLINGS = (str, str.upper, "  {}".format, "{}\n".format)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(different=st.integers(2, 90), folds=st.integers(2, 6), seed=st.integers(0, 99))
 def test_no_spelling_of_a_prompt_is_learnt_from_where_it_is_scored(different: int, folds: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -138,6 +138,7 @@ def test_scores_stand_in_the_place_of_their_prompts_and_stay_finite() -> None:
     assert found[0] < -20 < 20 < found[-1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-20, 20), st.integers(0, 3)), min_size=1, max_size=30),
 )
