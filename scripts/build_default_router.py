@@ -37,6 +37,7 @@ from default_router.validation import (
     embedder_of,
     figure,
     left_out,
+    levelled,
     log_lengths,
     out_of_fold,
     weighted_quantile,
@@ -167,7 +168,7 @@ def measured(data: Corpus, chosen: Candidate) -> dict[str, Any]:
     by_fold, by_source = choices_by_fold(data), choices_by_source(data)
     return {
         "held_out": resampler.figures(out_of_fold(data, [chosen] * FOLDS)),
-        "held_out_chosen_anew": resampler.figures(out_of_fold(data, by_fold)),
+        "held_out_chosen_anew": resampler.figures(levelled(data, out_of_fold(data, by_fold))),
         "one_source_left_out": resampler.figures(left_out(data, [chosen] * len(data.names))),
         "one_source_left_out_chosen_anew": resampler.figures(left_out(data, by_source)),
         "chosen_without_each_fold": [candidate.name for candidate in by_fold],

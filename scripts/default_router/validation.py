@@ -131,6 +131,21 @@ def out_of_fold(data: Corpus, choices: Sequence[Candidate]) -> NDArray[np.float6
     return scores
 
 
+def levelled(data: Corpus, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores with one mean and spread in each fold of each source, shape (n,): candidates differ in both.
+
+    Only where folds are scored by different candidates; pooled as they come, that alone would rank prompts. No label
+    is looked at.
+    """
+    found = scores.copy()
+    for source in data.numbers:
+        for fold in ALL_FOLDS:
+            rows = data.rows(source, [fold])
+            spread = float(scores[rows].std())
+            found[rows] = (scores[rows] - scores[rows].mean()) / (spread or 1.0)
+    return found
+
+
 def left_out(data: Corpus, choices: Sequence[Candidate]) -> NDArray[np.float64]:
     """Scores of each prompt by a candidate fitted without its source, shape (n,); one for each source."""
     scores = np.empty(len(data.gains))
