@@ -33,23 +33,7 @@ def show_summary(summary: LabelSummary) -> None:
     for kind, count in summary.errors.most_common():
         such = summary.examples.get(kind, kind)
         show(f"errors    {count:,} x {printable(kind)}" + ("" if such == kind else f", such as: {printable(such)}"))
-    if summary.labelled:
-        shares = [
-            f"{name} {count:,} ({count / summary.labelled:.0%})"
-            for name, count in (
-                ("strong better", summary.strong_better),
-                ("ties", summary.ties),
-                ("weak better", summary.weak_better),
-            )
-        ]
-        show(f"labels    {', '.join(shares)}")
-    if summary.judged_twice:
-        torn = summary.first_favoured + summary.second_favoured
-        favoured = f"the first answer {summary.first_favoured:,} times, the second {summary.second_favoured:,}"
-        share = f"{torn:,} of {summary.judged_twice:,} rows ({torn / summary.judged_twice:.0%}), counted as ties"
-        show(f"judge     contradicted itself in {share}: it favoured {favoured}")
-    if summary.cut_off:
-        show(f"cut off   {summary.cut_off:,} answers ended at --max-tokens; with another one all are asked for anew")
+    _show_labels(summary)
     for part in summary.paid:
         tokens = f"{part['input_tokens']:,} tokens in, {part['output_tokens']:,} out"
         line = f"{part['role']:9} {part['model']}: {part['calls']:,} calls, {tokens}, {_dollars(part['cost'])}"
@@ -66,6 +50,29 @@ def show_summary(summary: LabelSummary) -> None:
     elif summary.labelled:
         words = ("prefroute", "fit", summary.output, "--strong", summary.strong, "--weak", summary.weak)
         show(f"next      {printable(shlex.join((*words, '--output', 'my-router')))}")
+
+
+def _show_labels(summary: LabelSummary) -> None:
+    if summary.labelled:
+        shares = [
+            f"{name} {count:,} ({count / summary.labelled:.0%})"
+            for name, count in (
+                ("strong better", summary.strong_better),
+                ("ties", summary.ties),
+                ("weak better", summary.weak_better),
+            )
+        ]
+        show(f"labels    {', '.join(shares)}")
+    if summary.judged_twice:
+        torn = summary.first_favoured + summary.second_favoured
+        favoured = f"the first answer {summary.first_favoured:,} times, the second {summary.second_favoured:,}"
+        share = f"{torn:,} of {summary.judged_twice:,} rows ({torn / summary.judged_twice:.0%}), counted as ties"
+        show(f"judge     contradicted itself in {share}: it favoured {favoured}")
+    if summary.unread_strong or summary.unread_weak:
+        unread = f"{summary.unread_strong:,} strong and {summary.unread_weak:,} weak answers"
+        show(f"unread    nothing to compare in {unread}, which count as wrong")
+    if summary.cut_off:
+        show(f"cut off   {summary.cut_off:,} answers ended at --max-tokens; with another one all are asked for anew")
 
 
 def _remedy(summary: LabelSummary) -> str:

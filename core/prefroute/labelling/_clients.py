@@ -1,36 +1,15 @@
-"""The clients that ask models: gated, and never sending a request again that may have been paid for."""
+"""The clients that ask models."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from prefroute.embedding._openai_client import apart_settings, make_client, package
+from prefroute.labelling._sending import guarded
 
 if TYPE_CHECKING:
     from prefroute.labelling._gate import Gate
     from prefroute.labelling.endpoints import Endpoint
-
-
-class MayBePaidError(BaseException):
-    """No answer came in time, though the server may still have made one.
-
-    No `Exception`, since the openai package repeats a request after any of those, and each would be paid for.
-    """
-
-
-def sent_once(send: Any) -> Any:
-    """An HTTP client's `send` that tells a request which may have been answered from one which was not."""
-
-    async def sent(*arguments: Any, **settings: Any) -> Any:
-        try:
-            return await send(*arguments, **settings)
-        except Exception as error:
-            # By name: the openai package takes two packages for HTTP, each with its own.
-            if type(error).__name__ == "ReadTimeout":
-                raise MayBePaidError from error
-            raise
-
-    return sent
 
 
 def client_of(endpoint: Endpoint, gate: Gate) -> Any:
@@ -51,12 +30,9 @@ def client_of(endpoint: Endpoint, gate: Gate) -> Any:
     if endpoint.is_stranger:
         settings = apart_settings(openai, "AsyncOpenAI", f"Bearer {key}")
     connections = settings["http_client"]
-    connections.send = sent_once(connections.send)
-    hooks = connections.event_hooks
-    connections.event_hooks = {
-        "request": [*hooks["request"], gate.on_request],
-        "response": [*hooks["response"], gate.on_response],
-    }
+    # A redirected prompt would go to a host that nobody named, or come as a GET, whose answer is another.
+    connections.follow_redirects = False
+    connections.send = guarded(connections.send, gate, endpoint.timeout)
     return make_client(
         "AsyncOpenAI",
         source=source,

@@ -1,4 +1,4 @@
-"""Holding back calls: a server that refuses one for load is left alone by all for as long as it asks."""
+"""Holding back calls: a server that refuses one for load is left alone by all for a while."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 LONGEST_HOLD = 300.0
 """Seconds; a server that asks for more is not waited for."""
 
+FIRST_HOLD = 1.0
+"""Seconds that a server is left alone for which does not say how long; twice as many at each further time."""
+
+LONGEST_OWN_HOLD = 60.0
+"""Seconds at which that ends."""
+
 _REFUSED = {429, 503}
 
 
-def seconds_asked(headers: Mapping[str, str], now: float) -> float:
+def seconds_asked(headers: Mapping[str, str], now: float) -> float | None:
     """How long a server asks to be left alone.
 
     Args:
@@ -24,7 +30,7 @@ def seconds_asked(headers: Mapping[str, str], now: float) -> float:
         now: Seconds since the epoch, for answers that name a time.
 
     Returns:
-        Seconds, at least 0; 0 where it does not say.
+        Seconds, at least 0; None where it does not say.
     """
     asked = _number(headers.get("retry-after-ms"))
     seconds = None if asked is None else asked / 1000.0
@@ -35,8 +41,8 @@ def seconds_asked(headers: Mapping[str, str], now: float) -> float:
             try:
                 seconds = parsedate_to_datetime(after).timestamp() - now
             except (ValueError, OverflowError):
-                seconds = 0.0
-    return max(seconds or 0.0, 0.0)
+                seconds = None
+    return None if seconds is None else max(seconds, 0.0)
 
 
 def _number(text: str | None) -> float | None:
@@ -48,19 +54,22 @@ def _number(text: str | None) -> float | None:
 
 
 class Gate:
-    """What every request to one server with one key passes, by hooks of HTTP clients, the repeated ones too.
+    """What every request to one server with one key passes, the repeated ones too.
 
     Args:
         too_long: Called with the seconds where a server asks for more than `LONGEST_HOLD`.
 
     Attributes:
         refusals: How often the server refused one for load.
+        is_told: Whether it said for how long the last time.
     """
 
     def __init__(self, too_long: Callable[[float], None] | None = None) -> None:
         self.refusals = 0
+        self.is_told = False
         self._too_long = too_long
         self._opens_at = 0.0
+        self._next_hold = FIRST_HOLD
         self._held: set[asyncio.Future[None]] = set()
         self._refused: set[asyncio.Task[Any]] = set()
         self._is_shut = False
@@ -70,7 +79,7 @@ class Gate:
         """Whether requests are held back now."""
         return time.monotonic() < self._opens_at
 
-    async def on_request(self, request: Any) -> None:  # noqa: ARG002 - httpx gives it
+    async def on_request(self) -> None:
         """Wait until requests may go out.
 
         Raises:
@@ -98,14 +107,25 @@ class Gate:
         """
         if response.status_code in _REFUSED:
             self.refusals += 1
-            asked = seconds_asked(response.headers, time.time())
-            self._opens_at = max(self._opens_at, time.monotonic() + min(asked, LONGEST_HOLD))
-            if asked > LONGEST_HOLD and self._too_long is not None and not self._is_shut:
-                self._too_long(asked)
+            self._hold(seconds_asked(response.headers, time.time()))
+        elif not response.is_error:
+            self._next_hold = FIRST_HOLD
         if response.is_error and self._is_shut:
             raise asyncio.CancelledError
         if response.is_error:
             self._refused.add(_task())
+
+    def _hold(self, asked: float | None) -> None:
+        self.is_told = asked is not None
+        if asked is None:
+            # Calls that were on their way together are refused together, which is one time.
+            if self.is_holding:
+                return
+            asked = self._next_hold
+            self._next_hold = min(2.0 * asked, LONGEST_OWN_HOLD)
+        self._opens_at = max(self._opens_at, time.monotonic() + min(asked, LONGEST_HOLD))
+        if asked > LONGEST_HOLD and self._too_long is not None and not self._is_shut:
+            self._too_long(asked)
 
     def forget(self) -> None:
         """Note that the call of this task is over."""

@@ -72,7 +72,8 @@ class LineFile:
         Raises:
             OSError: It could not be written; the file is as before.
         """
-        line = _line(item)
+        # In one go with the end that the line before may lack: on a full disk there is both or neither.
+        line = b"\n" * self._lacks_end + _line(item)
         descriptor = self._opened()
         try:
             _write(descriptor, line)
@@ -82,6 +83,7 @@ class LineFile:
                 os.ftruncate(descriptor, self._size)
             raise
         self._size += len(line)
+        self._lacks_end = False
 
     def rewrite(self, items: Iterable[dict[str, Any]]) -> None:
         """Put other lines in the place of all, at one stroke.
@@ -112,9 +114,6 @@ class LineFile:
         if self._descriptor is None:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, _PRIVATE)
             os.ftruncate(self._descriptor, self._size)
-            if self._lacks_end:
-                _write(self._descriptor, b"\n")
-                self._size, self._lacks_end = self._size + 1, False
             _sync_folder(self.path.parent)
         return self._descriptor
 

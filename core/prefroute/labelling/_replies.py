@@ -7,6 +7,9 @@ from typing import Any
 from prefroute.inputs import as_prompt
 from prefroute.labelling.journal import Reply
 
+_MOST_TOKENS = 10**9
+"""A count above it is none."""
+
 
 class NoReplyError(ValueError):
     """What came with status 200 is no completion, and nothing says that it was paid for."""
@@ -37,7 +40,7 @@ def reply_of(body: Any, sent: int) -> Reply:
         text=as_prompt(text),
         finish_reason=as_prompt(reason) if isinstance(reason, str) else None,
         input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
+        output_tokens=_output(usage),
         cached_tokens=_count(_object(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
         sent_tokens=sent,
         fault=fault,
@@ -61,7 +64,13 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _output(usage: dict[str, Any]) -> int | None:
+    """Some servers leave what a model thought out of `completion_tokens`, but not out of the total and the bill."""
+    sent, received, total = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    return received if sent is None or total is None else max(received or 0, total - sent)
 
 
 def _shape(value: object) -> str:

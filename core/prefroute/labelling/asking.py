@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from json import JSONDecodeError
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from prefroute.embedding._secrets import masked, secrets_of
 from prefroute.inputs import as_prompt
-from prefroute.labelling._clients import MayBePaidError, client_of
 from prefroute.labelling._gate import LONGEST_HOLD, Gate
 from prefroute.labelling._replies import reply_of
+from prefroute.labelling._sending import MayBePaidError
+from prefroute.labelling._servers import IN_A_ROW, Server
 from prefroute.labelling._stopping import CallFailedError, StoppedError
-from prefroute.labelling.journal import PaidCall, Reply, key_of
+from prefroute.labelling.journal import LostCall, PaidCall, Reply, key_of
 from prefroute.labelling.spending import estimated_tokens, most_tokens
 
 if TYPE_CHECKING:
@@ -25,30 +25,11 @@ if TYPE_CHECKING:
     from prefroute.labelling.journal import Journal
     from prefroute.labelling.spending import Ledger
 
-IN_A_ROW = 10
-"""Calls of one model that fail one after the other before the run stops: the next ones would fail as well."""
+__all__ = ["IN_A_ROW", "Asker"]
 
 _SHOWN = 300
-_HOPELESS = {401, 402}
-_HOPELESS_AT_FIRST = {403, 404}
-_OF_THE_PROMPT = {400, 413, 422}
-"""What a server says to a prompt that is too long or not allowed, if it takes others."""
-
-
-@dataclass
-class _Server:
-    """The client of one endpoint, and how its calls went.
-
-    `is_known` is whether its model has answered in an earlier run.
-    """
-
-    client: Any
-    completions: Any
-    gate: Gate
-    is_known: bool = False
-    under_way: int = 0
-    has_answered: bool = False
-    failures: int = 0
+_NO_WORD = 16
+"""Characters of a key that no answer holds by chance; a shorter one may be a word, such as "not-needed"."""
 
 
 class Asker:
@@ -67,7 +48,7 @@ class Asker:
         self._ledger = ledger
         self._stop = stop
         self._slots = asyncio.Semaphore(concurrency)
-        self._servers: dict[Endpoint, _Server] = {}
+        self._servers: dict[Endpoint, Server] = {}
         self._gates: dict[tuple[str, str | None], Gate] = {}
         self._on_their_way: dict[str, asyncio.Task[Reply]] = {}
         self._is_abandoned = False
@@ -91,12 +72,8 @@ class Asker:
             MissingExtraError: openai is not installed.
         """
         if endpoint not in self._servers:
-            gate = self._gate(endpoint)
-            client = client_of(endpoint, gate)
             is_known = any(call.model == endpoint.model for call in self._journal.calls.values())
-            self._servers[endpoint] = _Server(
-                client, client.chat.completions.with_raw_response, gate, is_known=is_known
-            )
+            self._servers[endpoint] = Server(endpoint, self._gate(endpoint), self._stop, self.shown, is_known=is_known)
 
     def _gate(self, endpoint: Endpoint) -> Gate:
         """The one that all models of a server share, since limits are those of a key."""
@@ -173,105 +150,79 @@ class Asker:
         await asyncio.to_thread(self._writer.shutdown)
 
     async def _call(self, key: str, role: str, endpoint: Endpoint, text: str) -> Reply:
-        sent = estimated_tokens(text) + estimated_tokens(endpoint.system or "")
+        may_repeat = endpoint.max_retries > 0
         async with self._slots:
-            self._check()
-            most = most_tokens(text) + (0 if endpoint.system is None else most_tokens(endpoint.system))
-            reserved = await self._ledger.reserve(role, endpoint, most)
-            if reserved is None:
-                limit = f"{self._ledger.spent:.4g} of {self._ledger.max_cost:.4g} US dollars are spent"
-                might = f"the next call to {endpoint.model} might cost more than is left"
-                longest = f"it may have {self._ledger.most_output(role, endpoint):.0f} output tokens"
-                if endpoint.max_tokens is None:
-                    longest += ", unless max_tokens says less"
-                self._stop.set("max_cost", f"{limit}, and {might}: {longest}")
-                raise StoppedError
-            with reserved:
-                self._check()
+            while True:
                 try:
-                    reply = await self._reply(role, endpoint, text, sent)
-                except CallFailedError as failure:
-                    if failure.may_be_paid:
-                        reserved.lose()
-                    raise
-                call = PaidCall(key=key, role=role, model=endpoint.model, reply=reply)
-                self._ledger.record(call)
+                    return await self._bought(key, role, endpoint, text)
+                except MayBePaidError as error:
+                    lost = error
+                if not (may_repeat and lost.may_repeat):
+                    # Outside of any `except`, which would chain it to the server's own words.
+                    raise self._servers[endpoint].lost(role, lost)
+                may_repeat = False
+
+    async def _bought(self, key: str, role: str, endpoint: Endpoint, text: str) -> Reply:
+        """The reply to one request, which is journalled and accounted for, as is what may be paid for without one."""
+        self._check()
+        most = most_tokens(text) + (0 if endpoint.system is None else most_tokens(endpoint.system))
+        reserved = await self._ledger.reserve(role, endpoint, most)
+        if reserved is None:
+            self._stop.set("max_cost", self._too_little(role, endpoint))
+            raise StoppedError
+        with reserved:
+            self._check()
+            try:
+                reply = await self._reply(role, endpoint, text)
+            except (CallFailedError, MayBePaidError) as failure:
+                if failure.may_be_paid:
+                    reserved.lose()
+                    lost = LostCall(role=role, model=endpoint.model, amount=reserved.amount)
+                    await self.write(self._journal.lose, lost)
+                raise
+            call = PaidCall(key=key, role=role, model=endpoint.model, reply=reply)
+            try:
                 await self.write(self._journal.add, call)
-            return reply
+            finally:
+                self._ledger.record(call)
+        return reply
+
+    def _too_little(self, role: str, endpoint: Endpoint) -> str:
+        ledger = self._ledger
+        spent = f"{ledger.spent:.4g} of {ledger.max_cost:.4g} US dollars are spent"
+        if ledger.lost:
+            spent += f", up to {ledger.lost:.4g} more may be for calls that got no answer"
+        longest = f"it may have {ledger.most_output(role, endpoint):.0f} output tokens"
+        if endpoint.max_tokens is None:
+            longest += ", unless max_tokens says less"
+        return f"{spent}, and the next call to {endpoint.model} might cost more than is left: {longest}"
 
     def _check(self) -> None:
         if self._stop.reason is not None:
             raise StoppedError
 
-    async def _reply(self, role: str, endpoint: Endpoint, text: str, sent: int) -> Reply:
+    async def _reply(self, role: str, endpoint: Endpoint, text: str) -> Reply:
         server = self._servers[endpoint]
         self.made += 1
         server.under_way += 1
         try:
-            answer = await server.completions.create(**endpoint.request(text))
-            reply = reply_of(answer.http_response.json(), sent)
-        except MayBePaidError:
-            failure = self._late(role, endpoint, server)
+            sent = estimated_tokens(text) + estimated_tokens(endpoint.system or "")
+            reply = reply_of(await server.answer(text), sent)
         except asyncio.CancelledError:
             if self._is_abandoned:
                 raise
             raise StoppedError from None  # The gate was shut.
         except Exception as error:  # noqa: BLE001 - the package's own, and those of odd answers
-            failure = self._failure(role, endpoint, server, error)
+            failure = server.failed(role, error)
         else:
-            server.has_answered, server.failures = True, 0
-            secrets = self._secrets()
+            server.answered()
+            secrets = {secret for secret in self._secrets() if len(secret) >= _NO_WORD}
             reason = reply.finish_reason and masked(reply.finish_reason, secrets)
             return replace(reply, text=masked(reply.text, secrets), finish_reason=reason)
         finally:
             server.under_way -= 1
             server.gate.forget()
-        # Outside of any `except`, which would chain it to the server's own words.
         raise failure
-
-    def _late(self, role: str, endpoint: Endpoint, server: _Server) -> CallFailedError:
-        """No answer in time."""
-        server.failures += 1
-        waited = f"{role} {endpoint.model}: no answer within {endpoint.timeout:g} seconds"
-        message = f"{waited}; it may be paid for, so it is not asked for again in this run; a longer timeout may help"
-        if server.failures >= IN_A_ROW:
-            self._stop.set("failed", message)
-        return CallFailedError(f"{role}: APITimeoutError", message, may_be_paid=True)
-
-    def _failure(self, role: str, endpoint: Endpoint, server: _Server, error: Exception) -> CallFailedError:
-        status = getattr(error, "status_code", None)
-        kind = f"{role}: {type(error).__name__}" + ("" if status is None else f" {status}")
-        cause = error.__cause__
-        why = f" ({type(cause).__name__}: {cause})" if status is None and cause is not None else ""
-        said = str(error) if status is not None else f"{error}{why}, at {endpoint.url}"
-        if isinstance(error, JSONDecodeError):
-            said = f"the answer is no JSON, at {endpoint.url}; is that the base URL, which often ends in /v1?"
-        message = self.shown(f"{role} {endpoint.model}: {type(error).__name__}: {said}")
-        is_final = status in _OF_THE_PROMPT and (server.has_answered or server.is_known)
-        server.failures += not is_final
-        if self._is_hopeless(server, status, error):
-            remedy = _REMEDIES.get(status, "see that the server runs and takes such requests; then run this again")
-            if status == 401 and endpoint.is_stranger and endpoint.key_env is None:  # noqa: PLR2004 - unauthorized
-                remedy = "it was sent no key: name the variable of its key (key_env, --weak-key-env and the like)"
-            self._stop.set("failed", f"{message}; {remedy}")
-        # What is no JSON came with status 200.
-        return CallFailedError(kind, message, is_final=is_final, may_be_paid=isinstance(error, ValueError))
-
-    @staticmethod
-    def _is_hopeless(server: _Server, status: int | None, error: Exception) -> bool:
-        """Whether the other rows would get the same error."""
-        is_spent = getattr(error, "code", None) == "insufficient_quota"
-        at_first = status in _HOPELESS_AT_FIRST or type(error).__name__ == "APIConnectionError"
-        return status in _HOPELESS or is_spent or (at_first and not server.has_answered) or server.failures >= IN_A_ROW
 
     def _secrets(self) -> set[str]:
         return set().union(*(secrets_of(server.client) for server in self._servers.values()))
-
-
-_REMEDIES: dict[object, str] = {
-    401: "check the key and the variable that is named for it",
-    402: "check the account's credit",
-    403: "check the key and what it may do",
-    404: "check the model's name and the base URL",
-    429: "check the account's limits and credit, or lower the concurrency; then run this again",
-}

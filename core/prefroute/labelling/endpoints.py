@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from prefroute.embedding._rows import as_size
 from prefroute.embedding._secrets import as_key
@@ -34,8 +34,9 @@ class Endpoint:
         max_tokens: Most tokens of a reply. Sent as `max_completion_tokens` to OpenAI, whose newer models refuse the
             old name, and as `max_tokens` to all others, which understand that.
         max_retries: How often the openai package repeats a request that was refused for load or failed on the way.
-            One that got no answer in time is not repeated: it may be paid for.
-        timeout: Seconds to connect, and to wait for each piece of a reply.
+            One that may be paid for is not: that got no answer in time, or one that broke off. Where the connection
+            was dropped before an answer, or the server gave up waiting, it is made once more, unless this is 0.
+        timeout: Seconds to connect, and again for the whole reply, counted from when the request goes out.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -57,6 +58,14 @@ class Endpoint:
             raise ConfigurationError(msg)
         if self.base_url is not None:
             _check_url("base_url", self.base_url)
+        if self.key_env is not None and not (isinstance(self.key_env, str) and self.key_env.strip()):
+            # Not repeated here: it may be the key itself.
+            found = "a blank one" if isinstance(self.key_env, str) else type(self.key_env).__name__
+            msg = f"key_env must be the name of an environment variable, or None; got {found}"
+            raise ConfigurationError(msg)
+        if self.system is not None and not isinstance(self.system, str):
+            msg = f"system must be a text, or None; got {self.system!r:.80}"
+            raise ConfigurationError(msg)
         if self.max_tokens is not None:
             as_size("max_tokens", self.max_tokens)
         if self.temperature is not None and (finite_or_none(self.temperature) or 0.0) < 0:
@@ -119,7 +128,8 @@ class Endpoint:
         said = [] if self.system is None else [{"role": "system", "content": self.system}]
         body: dict[str, Any] = {"model": self.model, "messages": [*said, {"role": "user", "content": text}]}
         if self.temperature is not None:
-            body["temperature"] = self.temperature
+            # 0 and 0.0 are one setting, and one call.
+            body["temperature"] = float(self.temperature)
         if self.max_tokens is not None:
             host = urlsplit(self.url).hostname or ""
             is_openai = any(host == known or host.endswith(f".{known}") for known in _OPENAI_HOSTS)
@@ -132,14 +142,24 @@ class Endpoint:
             "model": self.model,
             "base_url": self.url,
             "system": self.system,
-            "temperature": self.temperature,
+            "temperature": None if self.temperature is None else float(self.temperature),
             "max_tokens": self.max_tokens,
         }
 
 
+def _parts(url: object) -> SplitResult | None:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        # Reading the port checks it.
+        is_address = parts is not None and parts.scheme in {"http", "https"} and parts.netloc and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_address else None
+
+
 def _check_url(name: str, url: object) -> None:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.netloc:
+    parts = _parts(url)
+    if parts is None:
         msg = f"{name} must look like https://host/v1, got {type(url).__name__} of another form"
         raise ConfigurationError(msg)
     # It is shown and saved; not repeated here for the same reason.

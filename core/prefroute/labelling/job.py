@@ -213,6 +213,7 @@ class Job:
         if corrected := self.output.leave_out_other_references(self.prompts):
             logger.warning("%d rows had another reference than their prompts have now; they are made anew", corrected)
         self.ledger.record_all(self.journal.paid)
+        self.ledger.write_off_all(self.journal.lost)
         if self.ask_again:
             for key in list(self._useless()):
                 self.journal.forget(key)

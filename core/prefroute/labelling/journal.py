@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from prefroute.errors import DataError
+from prefroute.inputs import finite_or_none
 from prefroute.labelling._lines import LineFile
 
 if TYPE_CHECKING:
@@ -53,6 +54,21 @@ class PaidCall:
     reply: Reply
 
 
+@dataclass(frozen=True, kw_only=True)
+class LostCall:
+    """A call that got no reply, though it may be paid for.
+
+    Attributes:
+        role: strong, weak or judge.
+        model: Its name.
+        amount: US dollars that were set aside for it.
+    """
+
+    role: str
+    model: str
+    amount: float
+
+
 def key_of(role: str, endpoint: Endpoint, text: str) -> str:
     """What tells one call from every other: its role, the server and the whole request."""
     parts = json.dumps([role, endpoint.url, endpoint.request(text)], sort_keys=True)
@@ -70,6 +86,7 @@ class Journal:
         settings: What the rows were made with; None where that is not noted yet.
         calls: The last reply to each call, by its key.
         paid: Every reply.
+        lost: Every call that may be paid for without one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,6 +96,7 @@ class Journal:
         self.settings: dict[str, Any] | None = None
         self.calls: dict[str, PaidCall] = {}
         self.paid: list[PaidCall] = []
+        self.lost: list[LostCall] = []
 
     @property
     def path(self) -> Path:
@@ -100,6 +118,8 @@ class Journal:
                 self.settings = value
             elif kind == "call":
                 self._note(_call(line))
+            elif kind == "lost":
+                self.lost.append(_lost(line))
         if lines and self._is_new:
             msg = f"{self.path} is no work file of prefroute label; move it away, or choose another output"
             raise DataError(msg)
@@ -118,6 +138,11 @@ class Journal:
         about = {"key": call.key, "role": call.role, "model": call.model}
         self._file.append({"kind": "call", **about, **asdict(call.reply)})
         self._note(call)
+
+    def lose(self, call: LostCall) -> None:
+        """Put on disk what may be paid for, for later runs to count."""
+        self._file.append({"kind": "lost", **asdict(call)})
+        self.lost.append(call)
 
     def forget(self, key: str) -> None:
         """Have a call made again: its reply was of no use. It stays in the file, and in what was paid for."""
@@ -138,3 +163,8 @@ _REPLY = tuple(field.name for field in fields(Reply))
 def _call(line: dict[str, Any]) -> PaidCall:
     reply = Reply(**{name: line[name] for name in _REPLY if name in line})
     return PaidCall(key=str(line.get("key")), role=str(line.get("role")), model=str(line.get("model")), reply=reply)
+
+
+def _lost(line: dict[str, Any]) -> LostCall:
+    amount = max(finite_or_none(line.get("amount")) or 0.0, 0.0)
+    return LostCall(role=str(line.get("role")), model=str(line.get("model")), amount=amount)

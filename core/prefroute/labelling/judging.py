@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from prefroute.labelling.endpoints import Endpoint
     from prefroute.labelling.instructions import Kind
+    from prefroute.labelling.journal import Reply
     from prefroute.labelling.labellers import AskJudge
 
 _KEPT = 500
@@ -90,22 +91,37 @@ class _Judge:
         verdicts = {name: verdict for name, (verdict, _) in zip(views, given, strict=True)}
         if any(verdict is None for verdict in verdicts.values()):
             raw = {
-                name: reply if verdict is None else verdict for name, (verdict, reply) in zip(views, given, strict=True)
+                name: _end_of(reply.text) if verdict is None else verdict
+                for name, (verdict, reply) in zip(views, given, strict=True)
             }
             kind = "unparsable verdict"
-            msg = f"{kind}: no reply of the judge, asked twice, has the line that was asked for"
+            why = next(filter(None, (self._why(reply) for verdict, reply in given if verdict is None)), "")
+            msg = f"{kind}: no reply of the judge, asked twice, has the line that was asked for{why}"
             raise UnlabelledError(kind, msg, raw, is_final=True)
         return {name: verdict for name, verdict in verdicts.items() if verdict is not None}
 
-    async def _verdict(self, name: str, parts: dict[str, tuple[str, str]], ask: AskJudge) -> tuple[str | None, str]:
-        reply = ""
+    async def _verdict(self, name: str, parts: dict[str, tuple[str, str]], ask: AskJudge) -> tuple[str | None, Reply]:
         for attempt in (0, 1):
             question = self._question(name, parts, ask.code, attempt)
             reply = await ask.reply(question.text)
-            verdict = parse(reply, self.word, question.code, self.values)
+            verdict = parse(reply.text, self.word, question.code, self.values)
             if verdict is not None:
-                return verdict, reply
-        return None, reply if len(reply) <= _KEPT else f"... {reply[-_KEPT:]}"
+                break
+        return verdict, reply
+
+    def _why(self, reply: Reply) -> str:
+        """What is known of why a reply has no verdict."""
+        if reply.fault is not None:
+            return f"; the last one cannot be read: {reply.fault}"
+        if reply.finish_reason != "length":
+            return ""
+        limit = None if self.judge is None else self.judge.max_tokens
+        at = "the server's limit of tokens" if limit is None else f"max_tokens, {limit:,}"
+        return f"; the last one was cut off at {at}: give the judge more (--judge-max-tokens, max_tokens)"
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= _KEPT else f"... {text[-_KEPT:]}"
 
 
 class PairwiseJudge(_Judge):

@@ -6,8 +6,10 @@ import asyncio
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, get_args
 
+from prefroute._limits import Failure, attempt
 from prefroute.errors import ConfigurationError
 from prefroute.inputs import finite_or_none
 from prefroute.labelling.golden import TOLERANCE, Match, check
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prefroute.labelling.endpoints import Endpoint
+    from prefroute.labelling.journal import Reply
 
 STRONG_FIRST, WEAK_FIRST = "strong_first", "weak_first"
 """Names of the two orders in the verdicts of a pairwise judge."""
@@ -74,7 +77,7 @@ class AskJudge(Protocol):
     def code(self, *parts: object) -> str:
         """The code of a call that is built from these parts."""
 
-    async def reply(self, text: str) -> str:
+    async def reply(self, text: str) -> Reply:
         """The judge's reply."""
 
 
@@ -188,7 +191,7 @@ class OwnLabel:
     Args:
         function: Takes prompt, strong answer, weak answer and reference (None where there is none); gives two finite
             qualities, or the probability that the strong answer is better. It is called in a thread; what it
-            gives is awaited first where that can be. What it raises is the error of that row alone.
+            gives is awaited first where that can be. What it raises, SystemExit too, is the error of that row alone.
         name: What to call it in the settings; None for its own name.
     """
 
@@ -217,18 +220,29 @@ class OwnLabel:
     async def label(self, answered: Answered, ask: AskJudge) -> Label:  # noqa: ARG002 - no judge
         """Call the function."""
         try:
-            given = await asyncio.to_thread(self._function, *answered)
+            # As a value: a thread's StopIteration would be waited for for ever.
+            given = await asyncio.to_thread(attempt, partial(self._function, *answered))
             if inspect.isawaitable(given):
                 given = await given
-        except Exception as error:  # noqa: BLE001 - anything at all, of the user's own code
-            kind = f"{self._name} raised {type(error).__name__}"
-            raise UnlabelledError(kind, f"{kind}: {error}") from None
-        qualities = _qualities(given)
+            qualities = None if isinstance(given, Failure) else _qualities(given)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - anything at all, of the user's own code
+            given = Failure(error)
+        if isinstance(given, Failure):
+            kind = f"{self._name} raised {type(given.error).__name__}"
+            raise UnlabelledError(kind, f"{kind}: {_written(str, given.error)}")
         if qualities is None:
             kind = f"{self._name} gave no label"
-            msg = f"{kind}: wanted two finite numbers or one in [0, 1], got {given!r:.80}"
+            msg = f"{kind}: wanted two finite numbers or one in [0, 1], got {_written(repr, given):.80}"
             raise UnlabelledError(kind, msg)
         return Label(*qualities, verdict=None)
+
+
+def _written(how: Callable[[Any], str], what: object) -> str:
+    """An object of the user's own in words, if it has any."""
+    try:
+        return how(what)
+    except Exception as error:  # noqa: BLE001 - of the user's own code, as above
+        return f"what cannot be shown ({type(error).__name__})"
 
 
 def _qualities(given: object) -> tuple[float, float] | None:

@@ -161,7 +161,7 @@ class _Judging:
     def code(self, *parts: object) -> str:
         return self._job.code(*parts)
 
-    async def reply(self, text: str) -> str:
+    async def reply(self, text: str) -> Reply:
         judge = self._job.labeller.judge
         if judge is None:
             msg = "a labeller that asks a judge must name it: its property judge is None"
@@ -169,4 +169,4 @@ class _Judging:
         reply = await self._asker.ask("judge", judge, text)
         cost = self._job.ledger.cost_of(judge.model, reply)
         self.cost = None if cost is None or self.cost is None else self.cost + cost
-        return reply.text
+        return reply

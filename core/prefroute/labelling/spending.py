@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from prefroute.costs import Price
     from prefroute.labelling.endpoints import Endpoint
-    from prefroute.labelling.journal import PaidCall, Reply
+    from prefroute.labelling.journal import LostCall, PaidCall, Reply
 
 _PER_TOKEN = 4
 _ENOUGH = 5
@@ -146,14 +146,18 @@ class Ledger:
     Args:
         prices: By name of the model.
         max_cost: Most that all calls of the work file may cost, US dollars; None without a limit.
+
+    Attributes:
+        lost: US dollars that are counted as gone, though it is not known whether they are.
+        tallies: What was answered, by role and model.
     """
 
     def __init__(self, prices: Mapping[str, Price | None], max_cost: float | None) -> None:
         self.max_cost = max_cost
+        self.lost = 0.0
         self.tallies: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
         self._prices = prices
         self._reserved: list[float] = []
-        self._lost = 0.0
         self._change = asyncio.Event()
 
     def record(self, call: PaidCall) -> None:
@@ -171,6 +175,11 @@ class Ledger:
         """Count the replies of earlier runs."""
         for call in calls:
             self.record(call)
+
+    def write_off_all(self, calls: Iterable[LostCall]) -> None:
+        """Count as gone what earlier runs wrote off."""
+        for call in calls:
+            self.write_off(call.amount)
 
     @property
     def spent(self) -> float:
@@ -238,7 +247,7 @@ class Ledger:
         while True:
             # Anew each time: replies that came in meanwhile say more.
             amount = self._cost(endpoint.model, sent, self.most_output(role, endpoint), 0) or 0.0
-            if self.max_cost is None or self.spent + self._lost + sum(self._reserved) + amount <= self.max_cost:
+            if self.max_cost is None or self.spent + self.lost + sum(self._reserved) + amount <= self.max_cost:
                 self._reserved.append(amount)
                 return Reservation(self, amount)
             if not self._reserved:
@@ -252,8 +261,8 @@ class Ledger:
         self._change.set()
 
     def write_off(self, amount: float) -> None:
-        """Count as gone, in this run, what was set aside for a call that may be paid for but got no reply."""
-        self._lost += amount
+        """Count as gone what was set aside for a call that may be paid for but got no reply."""
+        self.lost += amount
 
     def _cost(self, model: str, sent: float, received: float, cached: float) -> float | None:
         price = self._prices.get(model)

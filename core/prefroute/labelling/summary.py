@@ -36,6 +36,8 @@ class LabelSummary:
         first_favoured: Rows whose judge preferred the answer that stood first, in both orders.
         second_favoured: The same for the one that stood second.
         judged_twice: Rows that a pairwise judge saw in both orders.
+        unread_strong: Answers of the strong model with nothing to compare with a reference; they count as wrong.
+        unread_weak: The same of the weak one.
         cut_off: Answers of rows of this run that ended at `max_tokens`.
         calls: Calls made by this run.
         refusals: How often a server refused one for load.
@@ -61,6 +63,8 @@ class LabelSummary:
     first_favoured: int = 0
     second_favoured: int = 0
     judged_twice: int = 0
+    unread_strong: int = 0
+    unread_weak: int = 0
     cut_off: int = 0
     calls: int = 0
     refusals: int = 0
@@ -77,7 +81,12 @@ class LabelSummary:
         self.weak_better += gain < 0
         self.ties += gain == 0
         verdict = row.get("verdict")
-        if isinstance(verdict, dict) and verdict.keys() == {STRONG_FIRST, WEAK_FIRST}:
+        if not isinstance(verdict, dict):
+            return
+        if verdict.keys() == {"strong", "weak"}:
+            self.unread_strong += verdict["strong"] is None
+            self.unread_weak += verdict["weak"] is None
+        elif verdict.keys() == {STRONG_FIRST, WEAK_FIRST}:
             self.judged_twice += 1
             both = set(verdict.values())
             self.first_favoured += both == {"A"}

@@ -14,9 +14,11 @@ import re
 
 CODE_LENGTH = 16
 
-_BLANK = r"[ \t\r*_`'\"\[\](){}]*"
-_END = r"[ \t\r*_`'\"\[\](){}.]*"
-_START = r"[ \t\r*_`'\"\[\](){}#>-]*"
+_BLANK = r"[ \u00a0\t\r*_`'\"\[\](){}]*"
+_AFTER = r"[ \u00a0\t\r*_`'\"\[\](){}.,;!]*+"
+# Some servers pass on the token that ends a turn.
+_END = rf"{_AFTER}(?:(?:<\|\w{{1,30}}\|>|</s>|<end_of_turn>){_AFTER})*+"
+_START = r"[ \u00a0\t\r*_`'\"\[\](){}#>-]*"
 
 
 def code_of(secret: bytes, *parts: object) -> str:
@@ -64,7 +66,7 @@ def parse(reply: str, word: str, code: str, values: tuple[str, ...]) -> str | No
     Returns:
         One of the values; None if no line carries the code and one of them, or several lines disagree.
     """
-    line = re.compile(rf"^{_START}{word}{_BLANK}{code}{_BLANK}:(?P<said>.*)$", re.MULTILINE | re.IGNORECASE)
+    line = re.compile(rf"^{_START}{word}{_BLANK}{code}{_BLANK}[:\uff1a](?P<said>.*)$", re.MULTILINE | re.IGNORECASE)
     value = re.compile(rf"{_BLANK}(?P<value>{'|'.join(map(re.escape, values))}){_END}", re.IGNORECASE)
     # A line with the code twice repeats the form that was asked for.
     lines = [found["said"] for found in line.finditer(reply) if code not in found["said"].casefold()]

@@ -32,14 +32,21 @@ REASONS = {
     413: "Content Too Large",
     422: "Unprocessable Content",
     200: "OK",
+    301: "Moved Permanently",
+    302: "Found",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
     400: "Bad Request",
     401: "Unauthorized",
     402: "Payment Required",
     403: "Forbidden",
     404: "Not Found",
+    408: "Request Timeout",
     429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
+    504: "Gateway Timeout",
+    524: "A Timeout Occurred",
 }
 STOP_WITHIN = 10.0
 # Clients wait so long before they repeat a request; by themselves they would wait half a second and more.
@@ -53,11 +60,13 @@ class Fault:
     Args:
         status: Answer 429 or 500, say, in the provider's own form.
         message: What the provider says then, in place of its usual words.
-        retry_after: The header that says when to come again.
+        retry_after: The header that says when to come again, or any other in its place.
         hang: Do not answer, until the client goes away or the server stops.
         drop: Close the connection where the answer should begin.
         drop_after: Close the connection after so many events of a stream, or all if it has fewer, without its end.
         garbled: Send half of the answer, or of each event of a stream, as if it were all.
+        broken: Close the connection in the middle of an answer that is no stream.
+        trickle: Send blanks so many seconds apart, and never an answer.
         delay: Seconds between the events of a stream, or before an answer that is not one.
     """
 
@@ -68,6 +77,8 @@ class Fault:
     drop: bool = False
     drop_after: int | None = None
     garbled: bool = False
+    broken: bool = False
+    trickle: float = 0.0
     delay: float = 0.0
 
 
@@ -262,7 +273,13 @@ class ProviderServer(ABC):
             return await self._send_events(writer, events, fault, gone)
         if not await _still_there(gone, fault.delay):
             return False
-        return await self._send(writer, 200, self.complete(body), garbled=fault.garbled)
+        answer = self.complete(body)
+        has_end = not (fault.trickle or fault.broken)
+        return await (
+            self._send(writer, 200, answer, garbled=fault.garbled)
+            if has_end
+            else self._send_no_end(writer, answer, fault, gone)
+        )
 
     def _body(self, request_line: str, payload: bytes) -> Body:
         method, target, _ = request_line.split(" ")
@@ -289,6 +306,18 @@ class ProviderServer(ABC):
         writer.write(payload)
         await writer.drain()
         return True
+
+    async def _send_no_end(
+        self, writer: asyncio.StreamWriter, body: Body, fault: Fault, gone: asyncio.Future[bytes]
+    ) -> bool:
+        text = json.dumps(body)
+        self._write_head(writer, 200, "application/json", f"content-length: {len(text)}")
+        if fault.broken:
+            writer.write(_half(text).encode())
+            return False
+        while await _still_there(gone, fault.trickle):
+            writer.write(b" ")
+        return False
 
     async def _send_events(
         self, writer: asyncio.StreamWriter, events: Iterable[str], fault: Fault, gone: asyncio.Future[bytes]
