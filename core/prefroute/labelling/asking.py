@@ -12,7 +12,7 @@ from prefroute.inputs import as_prompt
 from prefroute.labelling._gate import LONGEST_HOLD, Gate
 from prefroute.labelling._replies import reply_of
 from prefroute.labelling._sending import MayBePaidError
-from prefroute.labelling._servers import IN_A_ROW, Server
+from prefroute.labelling._servers import Server
 from prefroute.labelling._stopping import CallFailedError, StoppedError
 from prefroute.labelling.journal import LostCall, PaidCall, Reply, key_of
 from prefroute.labelling.spending import estimated_tokens, most_tokens
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from prefroute.labelling.endpoints import Endpoint
     from prefroute.labelling.journal import Journal
     from prefroute.labelling.spending import Ledger
-
-__all__ = ["IN_A_ROW", "Asker"]
 
 _SHOWN = 300
 _NO_WORD = 16

@@ -10,8 +10,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from prefroute.labelling._bar import State, bar
+from prefroute.labelling._servers import IN_A_ROW
 from prefroute.labelling._stopping import Stop, StoppedError
-from prefroute.labelling.asking import IN_A_ROW, Asker
+from prefroute.labelling.asking import Asker
 from prefroute.labelling.making import make_row
 
 if TYPE_CHECKING:

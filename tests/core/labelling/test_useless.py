@@ -11,7 +11,7 @@ from loopback.labelling_server import judge_reply, strong_answer
 from prefroute.costs import Price
 from prefroute.errors import DataError
 from prefroute.labelling import Golden, PairwiseJudge, ReferenceScore, estimate_labels
-from prefroute.labelling.asking import IN_A_ROW
+from prefroute.labelling._servers import IN_A_ROW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
