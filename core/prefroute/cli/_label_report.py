@@ -20,7 +20,7 @@ def show_estimate(estimate: Estimate) -> None:
         tokens = f"about {part.input_tokens:,} tokens in, {part.output_tokens:,} out"
         lines.append(f"  {part.role:6} {part.model}: {part.calls:,} calls, {tokens}, {_dollars(part.cost)}")
     limit = "" if estimate.max_cost is None else f" of {_dollars(estimate.max_cost)}"
-    spent = f"{_dollars(estimate.spent)} spent so far{limit}"
+    spent = f"{_dollars(estimate.spent)} spent so far{limit}{_lost(estimate.lost)}"
     lines.append(
         f"about {_dollars(estimate.cost)} to come, {spent}" if estimate.cost is not None else f"cost unknown, {spent}"
     )
@@ -38,7 +38,7 @@ def show_summary(summary: LabelSummary) -> None:
         tokens = f"{part['input_tokens']:,} tokens in, {part['output_tokens']:,} out"
         line = f"{part['role']:9} {part['model']}: {part['calls']:,} calls, {tokens}, {_dollars(part['cost'])}"
         show(printable_line(line))
-    show(f"cost      {_dollars(summary.cost)} in all, {summary.calls:,} calls made now")
+    show(f"cost      {_dollars(summary.cost)} in all, {summary.calls:,} calls made now{_lost(summary.lost)}")
     if summary.stopped is not None:
         sys.stderr.write(f"prefroute: stopped: {printable(summary.detail)}\n")
     if summary.final_errors:
@@ -77,6 +77,10 @@ def _show_labels(summary: LabelSummary) -> None:
 
 def _remedy(summary: LabelSummary) -> str:
     return ", with a higher --max-cost" if summary.stopped == "max_cost" else " to go on"
+
+
+def _lost(cost: float) -> str:
+    return f"; up to {_dollars(cost)} more for calls that got no answer" if cost else ""
 
 
 def _dollars(cost: float | None) -> str:

@@ -279,6 +279,7 @@ class Job:
             done=len(self.prompts) - len(todo),
             models=lines,
             spent=self.ledger.spent,
+            lost=self.ledger.lost,
             cost=total_of(line.cost for line in lines),
             max_cost=self.max_cost,
         )
@@ -308,7 +309,7 @@ class Job:
         """The summary of a run that did not begin."""
         summary = self.summary()
         summary.stopped, summary.detail = "declined", "nothing was asked"
-        summary.settle(self.ledger.tallies)
+        summary.settle(self.ledger)
         return summary
 
     def summary(self) -> LabelSummary:

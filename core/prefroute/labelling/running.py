@@ -58,7 +58,7 @@ async def run_job(job: Job, *, progress: bool, handles_signals: bool) -> LabelSu
         await asker.close()
     summary.calls, summary.refusals = asker.made, asker.refusals
     summary.stopped, summary.detail = stop.reason, stop.detail
-    summary.settle(job.ledger.tallies)
+    summary.settle(job.ledger)
     return summary
 
 

@@ -81,6 +81,7 @@ class Estimate:
         done: Those of `prompts` whose row is there.
         models: One entry a role.
         spent: US dollars that the calls in the work file have cost, as far as prices are known.
+        lost: US dollars set aside for calls that got no reply and may be paid for all the same.
         cost: Estimated US dollars of what is to come; None where a price is not known.
         max_cost: Most that all of the work file may cost; None without a limit.
     """
@@ -90,6 +91,7 @@ class Estimate:
     done: int
     models: tuple[CallsEstimate, ...]
     spent: float
+    lost: float
     cost: float | None
     max_cost: float | None
 
@@ -103,7 +105,8 @@ class Estimate:
         """Whether it is known to stay within the limit; without a limit, whether its cost is known."""
         if self.calls == 0:
             return True
-        return self.cost is not None and (self.max_cost is None or self.spent + self.cost <= self.max_cost)
+        gone = self.spent + self.lost
+        return self.cost is not None and (self.max_cost is None or gone + self.cost <= self.max_cost)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures, JSON-safe."""

@@ -12,7 +12,7 @@ from prefroute.labelling.spending import total_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prefroute.labelling.spending import Tally
+    from prefroute.labelling.spending import Ledger
 
 
 @dataclass
@@ -43,6 +43,7 @@ class LabelSummary:
         refusals: How often a server refused one for load.
         paid: By role and model: calls, tokens and cost of all that the work file holds.
         cost: US dollars of all that; None where a price is not known.
+        lost: US dollars set aside for calls that got no reply and may be paid for all the same.
         stopped: Why the run ended early: `max_cost`, `interrupted`, `failed`, or `declined` by who was asked to
             confirm; None when it did not.
         detail: The same for people.
@@ -70,6 +71,7 @@ class LabelSummary:
     refusals: int = 0
     paid: list[dict[str, Any]] = field(default_factory=list)
     cost: float | None = 0.0
+    lost: float = 0.0
     stopped: str | None = None
     detail: str = ""
 
@@ -98,14 +100,14 @@ class LabelSummary:
         self.examples.setdefault(kind, message)
         self.final_errors += is_final
 
-    def settle(self, tallies: Mapping[tuple[str, str], Tally]) -> None:
+    def settle(self, ledger: Ledger) -> None:
         """Note what was paid."""
         names = ("calls", "input_tokens", "output_tokens", "cost")
         self.paid = [
             {"role": role, "model": model, **{name: getattr(tally, name) for name in names}}
-            for (role, model), tally in sorted(tallies.items())
+            for (role, model), tally in sorted(ledger.tallies.items())
         ]
-        self.cost = total_of(tally.cost for tally in tallies.values())
+        self.cost, self.lost = total_of(tally.cost for tally in ledger.tallies.values()), ledger.lost
 
     @property
     def left(self) -> int:

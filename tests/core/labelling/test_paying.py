@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from prefroute.labelling.spending import Ledger, most_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from prefroute.labelling import Estimate
 
 Rows = list[dict[str, Any]]
 Label = "Callable[..., LabelSummary]"
@@ -210,6 +213,12 @@ def test_money_that_may_be_gone_is_not_spent_again(
     assert summary.stopped == "max_cost"
     assert "0 of 0.9 US dollars are spent, up to 0.6 more may be for calls that got no answer" in summary.detail
     assert len(server.asked("small")) == 1, "nor by the next run"
+    assert (summary.lost, summary.cost) == (pytest.approx(A_CALL), 0.0)
+    asked: list[Estimate] = []
+    label(questions(2), **settings, confirm=lambda estimate: bool(asked.append(estimate)))
+    assert asked[0].lost == pytest.approx(A_CALL)
+    assert not replace(asked[0], cost=A_CALL).is_within
+    assert replace(asked[0], cost=A_CALL, lost=0.0).is_within
     assert label(questions(2), **{**settings, "max_cost": 5.0}).labelled == 2
 
 
