@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prefroute.embedding import as_embedder
@@ -13,6 +15,7 @@ from prefroute.routers._linear import embedded_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy as np
@@ -91,6 +94,17 @@ class Candidate:
     def name(self) -> str:
         """For people."""
         return self.kind if self.embedding is None else f"{self.kind}, {self.embedding}"
+
+    def threads(self) -> AbstractContextManager[object]:
+        """One thread for the linear algebra of a light kind, as many as there are for any other.
+
+        The matrices of light kinds are small: on a machine that does other work too, several threads spend nearly all
+        their time waiting for each other.
+        """
+        if self.takes_long:
+            return nullcontext()
+        limited: AbstractContextManager[object] = import_module("threadpoolctl").threadpool_limits(1, user_api="blas")
+        return limited
 
 
 def candidates_of(

@@ -146,8 +146,9 @@ def held_out_logits(
         chances = None if work is None else work.find(fold, len(rows))
         if chances is None:
             kept = ~out & (lots <= np.quantile(lots[~out], share))
-            router = candidate.learn(labels.battles[kept], None if work is None else work.place(f"fold-{fold}"))
-            chances = score_prompts(router, [labels.prompts[row] for row in rows], name=candidate.name)
+            with candidate.threads():
+                router = candidate.learn(labels.battles[kept], None if work is None else work.place(f"fold-{fold}"))
+                chances = score_prompts(router, [labels.prompts[row] for row in rows], name=candidate.name)
             if work is not None:
                 work.keep(fold, chances)
         safe = np.clip(chances, _EDGE, 1.0 - _EDGE)

@@ -238,7 +238,8 @@ def fit_router(
         seed=seed,
     )
     evaluation = _without_worse(found_so)
-    learnt = best.learn(labels.battles, None if kept is None else kept.place("all"))
+    with best.threads():
+        learnt = best.learn(labels.battles, None if kept is None else kept.place("all"))
     own = probabilities.calibration(score_prompts(learnt, labels.prompts, name=best.name))
     scores = tied_like(probabilities.calibration(held_out), own)
     calibration = Calibration(scores)

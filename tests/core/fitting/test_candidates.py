@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from prefroute import load_router, training
+from prefroute.data import Battles
 from prefroute.embedding import ConcatenatedEmbedder, SurfaceEmbedder, as_embedder
 from prefroute.embedding.registry import standardised
 from prefroute.errors import ConfigurationError
 from prefroute.evaluation.benchmarks import Benchmark
 from prefroute.fitting import LIGHT, ON_REQUEST, fit_router
-from prefroute.fitting.candidates import Remembered, candidates_of, with_surface
+from prefroute.fitting.candidates import Candidate, Remembered, candidates_of, with_surface
+from prefroute.fitting.cross_fitting import Labels, held_out_logits
 from prefroute.routers._linear import part_widths
+from prefroute.routers.baselines import PromptLengthRouter
 from prefroute.routers.logistic_regression import LogisticRegressionRouter
 from prefroute.testing import FakeEmbedder
 from prefroute.training import MatrixFactorizationConfig
@@ -119,6 +123,25 @@ def test_every_prompt_is_embedded_once_for_all_folds(toy: Toy) -> None:
     embedder, table = Counting(), toy(60)
     fit_router(table, kinds=("knn",), embedders=(embedder,), folds=3, resamples=20)
     assert sorted(embedder.seen) == sorted(table.prompts)
+
+
+@pytest.mark.parametrize("takes_long", [False, True])
+def test_light_kinds_learn_on_one_thread_and_others_as_they_come(toy: Toy, takes_long: bool) -> None:
+    seen = []
+
+    def learn(battles: Battles, _: Path | None) -> Any:
+        seen.append(blas_threads())
+        return PromptLengthRouter.fit(battles, pair=PAIR)
+
+    candidate = Candidate(kind="any", embedding=None, learn=learn, takes_long=takes_long)
+    with threadpool_limits(2, user_api="blas"):
+        held_out_logits(candidate, Labels.of(toy(60), 2, 0))
+        assert blas_threads() == {2}
+    assert seen == [{2} if takes_long else {1}] * 2
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
 @pytest.mark.parametrize("kind", ["similarity-weighted", "knn", "logistic-regression", "matrix-factorization"])
