@@ -81,6 +81,10 @@ def mark_of(connection: sqlite3.Connection) -> Mark:
     Raises:
         sqlite3.Error: It cannot be read.
     """
+    is_alone = not connection.in_transaction
+    if is_alone:
+        # Of one state of the file: a process that marks it between the two reads would leave half a mark to be found.
+        connection.execute("BEGIN")
     try:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -88,6 +92,9 @@ def mark_of(connection: sqlite3.Connection) -> Mark:
         if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_NOTADB:
             raise
         return NOTHING
+    finally:
+        if is_alone and connection.in_transaction:
+            connection.execute("ROLLBACK")
     return Mark(application, version)
 
 
