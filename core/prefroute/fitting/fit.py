@@ -240,7 +240,7 @@ def fit_router(
     evaluation = _without_worse(found_so)
     with best.threads():
         learnt = best.learn(labels.battles, None if kept is None else kept.place("all"))
-    own = probabilities.calibration(score_prompts(learnt, labels.prompts, name=best.name))
+        own = probabilities.calibration(score_prompts(learnt, labels.prompts, name=best.name))
     scores = tied_like(probabilities.calibration(held_out), own)
     calibration = Calibration(scores)
     router = _calibrated(learnt, probabilities, calibration)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from prefroute.costs import Price
     from prefroute.labelling.endpoints import Endpoint
-    from prefroute.labelling.labellers import Labeller, UnlabelledError
+    from prefroute.labelling.labellers import Labeller, Question, UnlabelledError
 
 logger = logging.getLogger(__name__)
 
@@ -227,35 +227,40 @@ class Job:
 
     def _useless(self) -> Iterator[str]:
         """Calls of rows without a label whose replies were of no use: blank answers, verdicts that cannot be read."""
+        calls = self.journal.calls
         # Labellers of the user's own need not say what they could read.
-        judge, has_verdict = self.labeller.judge, getattr(self.labeller, "has_verdict", None)
+        has_verdict = getattr(self.labeller, "has_verdict", None)
         for prompt in self.todo:
-            keys = {role: key_of(role, endpoint, prompt.text) for role, endpoint in self.sides.items()}
-            known = {role: self.journal.calls[key].reply for role, key in keys.items() if key in self.journal.calls}
-            blank = [keys[role] for role, reply in known.items() if useless(role, reply) is not None]
+            keys = self._answer_keys(prompt)
+            blank = [key for role, key in keys.items() if key in calls and useless(role, calls[key].reply) is not None]
             yield from blank
-            if judge is None or has_verdict is None or blank or len(known) < len(keys):
+            if blank or has_verdict is None:
                 continue
-            answered = Answered(prompt.text, known["strong"].text, known["weak"].text, prompt.reference)
-            for question in self.labeller.questions(answered, self.code):
-                call = self.journal.calls.get(key_of("judge", judge, question.text))
-                if call is not None and not has_verdict(question, call.reply.text):
-                    yield call.key
+            for key, question in self._questions(prompt, keys).items():
+                if key in calls and not has_verdict(question, calls[key].reply.text):
+                    yield key
 
     def _reusable(self) -> int:
         """How many recorded replies are those to calls of these settings."""
         keys: set[str] = set()
         for prompt in self.prompts:
-            answers = {role: key_of(role, endpoint, prompt.text) for role, endpoint in self.sides.items()}
-            known = {
-                role: self.journal.calls[key].reply.text for role, key in answers.items() if key in self.journal.calls
-            }
-            keys.update(answers.values())
-            if self.labeller.judge is not None and len(known) == len(self.sides):
-                answered = Answered(prompt.text, known["strong"], known["weak"], prompt.reference)
-                questions = self.labeller.questions(answered, self.code)
-                keys.update(key_of("judge", self.labeller.judge, question.text) for question in questions)
+            answers = self._answer_keys(prompt)
+            keys.update(answers.values(), self._questions(prompt, answers))
         return len(keys & self.journal.calls.keys())
+
+    def _answer_keys(self, prompt: Prompt) -> dict[str, str]:
+        """The calls that ask both models, by role."""
+        return {role: key_of(role, endpoint, prompt.text) for role, endpoint in self.sides.items()}
+
+    def _questions(self, prompt: Prompt, answers: Mapping[str, str]) -> dict[str, Question]:
+        """What the judge is asked first, by its call; nothing without a judge, or where an answer is not there."""
+        judge, calls = self.labeller.judge, self.journal.calls
+        if judge is None or not calls.keys() >= set(answers.values()):
+            return {}
+        strong, weak = (calls[answers[role]].reply.text for role in ("strong", "weak"))
+        answered = Answered(prompt.text, strong, weak, prompt.reference)
+        asked = self.labeller.questions(answered, self.code)
+        return {key_of("judge", judge, question.text): question for question in asked}
 
     def code(self, *parts: object) -> str:
         """The code of a call to the judge; see `verdicts.code_of`."""

@@ -12,7 +12,6 @@ import pytest
 from prefroute.cli._label_report import show_summary
 from prefroute.labelling import Answered, Golden, OwnLabel, PairwiseJudge, ReferenceScore
 from prefroute.labelling.golden import check, choice, exact, numeric
-from prefroute.labelling.labellers import Label as Given
 from prefroute.labelling.labellers import UnlabelledError
 
 if TYPE_CHECKING:
@@ -276,33 +275,6 @@ async def test_whatever_a_function_does_is_an_error_that_is_met(function: Any, e
     with pytest.raises(UnlabelledError) as raised:
         await asyncio.wait_for(labelled, 20)
     assert error in str(raised.value)
-
-
-class _Odd:
-    judge = None
-    needs_reference = False
-
-    def __init__(self, given: Given) -> None:
-        self._given = given
-
-    def settings(self) -> dict[str, Any]:
-        return {"labels": "odd"}
-
-    def questions(self, *_: object) -> list[Any]:
-        return []
-
-    async def label(self, *_: object) -> Given:
-        return self._given
-
-
-def test_both_qualities_of_a_label_are_looked_at(label: Label) -> None:
-    summary = label(["q"], labeller=_Odd(Given(0.0, float("nan"), None)))
-    assert summary.errors == {"the labeller gave no label": 1}
-
-
-def test_qualities_are_written_as_floats(label: Label, output: Any) -> None:
-    label(["q"], labeller=_Odd(Given(1, 0, None)))
-    assert '"big": 1.0, "small": 0.0' in output.read_text()
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,16 @@ def test_surrogates_in_a_verdict_survive(label: Label, rows: Callable[[], Rows])
     assert (rows()[0]["verdict"], rows()[0]["big"], rows()[0]["small"]) == ("\ud800", 1.0, 0.0)
 
 
+def test_both_qualities_of_a_label_are_looked_at(label: Label) -> None:
+    summary = label(["q"], labeller=_Odd(Given(0.0, float("nan"), None)))
+    assert summary.errors == {"the labeller gave no label": 1}
+
+
+def test_qualities_are_written_as_floats(label: Label, output: Path) -> None:
+    label(["q"], labeller=_Odd(Given(1, 0, None)))
+    assert '"big": 1.0, "small": 0.0' in output.read_text()
+
+
 def test_a_call_that_timed_out_is_not_repeated_and_its_money_stays_set_aside(
     label: Label, endpoint: Callable[..., Endpoint], server: LabellingServer, rows: Callable[[], Rows]
 ) -> None:
